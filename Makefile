@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up what they need in a virtual environment of their own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format lint types dashboards screenshot clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.runtime: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.development: pyproject.toml $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.runtime  ## run against the built-in simulated API, on port 10117
+	$(BIN)/mobizon-exporter --demo
+
+test: $(VENV)/.development  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.development  ## everything CI demands: format, lint, types, tests with coverage
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+format: $(VENV)/.development  ## format the code, and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
+	$(BIN)/python dashboards/build.py
+
+screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
+	$(BIN)/python docs/screenshot.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
