@@ -1,0 +1,138 @@
+"""The pacing's arithmetic, and every target it has to meet in the simulation."""
+
+import random
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pacing_simulation as simulation
+from exporter.pacing import Pacer
+from pacing_simulation import MODELS, SEEDS, exporters, simulate, with_script
+
+
+def pacer(interval: float = 1.0) -> Pacer:
+    return Pacer(interval, random.Random(1))
+
+
+def mean(values: list[float]) -> float:
+    return statistics.mean(values)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_lone_exporter_uses_the_budget(model: str) -> None:
+    runs = [simulate(exporters(1), model, seed) for seed in SEEDS]
+    assert min(run.used() for run in runs) >= 0.95
+    assert max(run.refused() for run in runs) <= 0.02
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_on_one_key_share_it(model: str) -> None:
+    runs = [simulate(exporters(2), model, seed) for seed in SEEDS]
+    assert mean([run.used() for run in runs]) >= 0.70
+    assert mean([run.refused() for run in runs]) <= 0.15
+    assert min(run.fairness() for run in runs) >= 0.25
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_of_three_on_one_key_nobody_starves(model: str) -> None:
+    runs = [simulate(exporters(3), model, seed) for seed in SEEDS]
+    assert min(run.used() for run in runs) >= 0.45
+    assert min(run.fairness() for run in runs) >= 0.1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_when_everything_is_refused_requests_become_rare_and_come_back(model: str) -> None:
+    for seed in SEEDS:
+        run = simulate(exporters(1), model, seed, refuse=(300, 420))
+        during = [at for at, _ in run.times[0] if 330 < at < 420]
+        assert len(during) <= 90 / 4
+        assert max(b - a for a, b in zip(during, during[1:], strict=False)) <= 60
+        assert run.used(since=420 + 120) >= 0.95
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_recovers_from_a_script_that_polls_regardless(model: str) -> None:
+    runs = [simulate(with_script(until=900), model, seed) for seed in SEEDS]
+    assert min(run.used(since=900 + 180, client=0) for run in runs) >= 0.95
+
+
+def test_the_first_request_may_start_at_once() -> None:
+    assert pacer().earliest == float("-inf")
+
+
+def test_requests_are_spaced_from_start_to_start() -> None:
+    p = pacer(1.5)
+    p.started(100.0)
+    assert p.earliest == 101.5
+
+
+def test_spacing_counts_from_when_the_request_reached_the_wire() -> None:
+    p = pacer()
+    p.started(100.0)
+    p.sent(100.25)
+    assert p.earliest == 101.25
+
+
+def test_a_lone_refusal_costs_a_margin_that_wears_off() -> None:
+    p = pacer()
+    p.refused(0.0)
+    assert 1.0 < p.spacing < 1.05
+    for _ in range(400):
+        p.accepted()
+    assert p.spacing == 1.0
+
+
+def test_refusals_that_come_again_soon_widen_the_spacing() -> None:
+    p = pacer()
+    for _ in range(30):
+        p.refused(0.0)
+        p.accepted()
+    assert p.spacing > 1.5
+
+
+def test_a_server_that_says_when_is_obeyed_up_to_a_minute() -> None:
+    p = pacer()
+    p.started(10.0)
+    p.refused(10.1, retry_after=7)
+    assert p.earliest == pytest.approx(17.1)
+    p.refused(20.0, retry_after=3600)
+    assert p.earliest == 80.0
+
+
+def test_an_outage_is_forgotten_with_the_first_answer() -> None:
+    p = pacer()
+    for _ in range(200):
+        p.refused(0.0)
+    assert p.outage
+    assert p.spacing >= 4.0
+    p.accepted()
+    assert not p.outage
+    assert p.spacing < 1.05
+
+
+@given(
+    interval=st.floats(0.01, 60),
+    events=st.lists(st.tuples(st.sampled_from(["start", "accept", "refuse"]), st.floats(0, 30))),
+)
+def test_the_spacing_is_never_less_than_the_interval_nor_without_bound(
+    interval: float, events: list[tuple[str, float]]
+) -> None:
+    p, now = pacer(interval), 0.0
+    for event, passed in events:
+        now += passed
+        if event == "start":
+            now = max(now, p.earliest)
+            p.started(now)
+            assert p.earliest >= now + interval
+        elif event == "accept":
+            p.accepted()
+        else:
+            p.refused(now)
+        assert interval <= p.spacing <= 6 * interval
+        assert p.earliest <= now + 7 * interval
+
+
+def test_the_simulation_drives_the_code_that_ships() -> None:
+    assert simulation.Pacer is Pacer
