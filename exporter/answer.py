@@ -1,0 +1,86 @@
+"""What Mobizon answers to taskqueue/getStatus: tolerant of the shapes PHP gives it, strict about meaning.
+
+The envelope is `{"code": int, "data": ..., "message": str}`; numbers also arrive as strings. The codes are
+those of Mobizon's API documentation ("API response codes") and of its published clients.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+from exporter.errors import ApiError, Reason
+from exporter.model import Reading
+
+_REASONS: Final = {
+    2: Reason.NOT_FOUND,
+    8: Reason.UNAUTHORIZED,
+    9: Reason.UNAUTHORIZED,
+    13: Reason.WRONG_HOST,
+    14: Reason.ACCOUNT_BLOCKED,
+    30: Reason.RATE_LIMITED,
+}
+_ABOUT_PARAMETERS: Final = {1, 11, 12}
+_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_HOST: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
+_LONGEST_DETAIL: Final = 200
+
+
+def parse(body: bytes, taken_at: float) -> Reading:
+    """The reading in an answer that came with HTTP 200; raises ApiError for every other answer."""
+    try:
+        envelope = json.loads(body)
+    except (ValueError, RecursionError):  # the latter from thousands of brackets
+        raise ApiError(Reason.INVALID_RESPONSE, "not JSON") from None
+    if not isinstance(envelope, dict):
+        raise ApiError(Reason.INVALID_RESPONSE, "not a JSON object")
+    code = _number(envelope.get("code"))
+    data = envelope.get("data")
+    if code is None or not code.is_integer():
+        raise ApiError(Reason.INVALID_RESPONSE, "no code")
+    if code != 0:
+        raise _error(int(code), data, envelope.get("message"))
+    if not isinstance(data, dict):
+        raise _nonsense("no data")
+    progress, status = _number(data.get("progress")), _number(data.get("status"))
+    if progress is None or not 0 <= progress <= 100:  # noqa: PLR2004 - percent
+        raise _nonsense("progress is no number from 0 to 100")
+    if status is None or not status.is_integer():
+        raise _nonsense("status is no whole number")
+    return Reading(progress, int(status), taken_at)
+
+
+def printable(text: object) -> str:
+    """A foreign text made fit for a log line or a page: one line, not too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "…"
+
+
+def _error(code: int, data: Any, message: Any) -> ApiError:
+    reason = _REASONS.get(code, Reason.API_ERROR)
+    detail = f"code {code}"
+    if isinstance(message, str) and message.strip():
+        detail += f": {printable(message)}"
+    if reason is Reason.WRONG_HOST:
+        host = _HOST.search(json.dumps(data))
+        detail += f"; the account's host is {host.group()}" if host else ""
+    return ApiError(reason, detail, about_task=code in _ABOUT_PARAMETERS)
+
+
+def _nonsense(detail: str) -> ApiError:
+    return ApiError(Reason.INVALID_RESPONSE, detail, about_task=True)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also one in a string; None for anything else."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
