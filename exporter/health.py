@@ -1,0 +1,63 @@
+"""Whether Mobizon serves an account: the back-off of everything that belongs to one API key."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from exporter.errors import ApiError, Reason, Scope
+
+FIRST_DELAY: Final = 2.0
+LONGEST_DELAY: Final = 60.0
+UNREACHABLE_AFTER: Final = 3  # connection failures or time-outs in a row
+FAILED_AFTER: Final = 5  # failures in a row of any kind but `not_found`
+
+_UNREACHABLE: Final = {Reason.TIMEOUT, Reason.CONNECTION_ERROR}
+
+
+class Health:
+    """Counts failures in a row and says how long to leave the account alone; monotonic seconds.
+
+    `up` is whether the API serves the account, None until an answer tells. `until` is when the next
+    request may probe, while `backing_off`.
+    """
+
+    def __init__(self) -> None:
+        self.up: bool | None = None
+        self.until = -math.inf
+        self._delay = 0.0
+        self._since = -math.inf
+        self._unreachable = 0
+        self._failed = 0
+
+    @property
+    def backing_off(self) -> bool:
+        """Whether the account is left alone but for one probing request at a time."""
+        return self._delay > 0
+
+    def served(self) -> None:
+        """A request was answered in a way that proves the account is served."""
+        self.up = True
+        self._delay = 0.0
+        self._unreachable = self._failed = 0
+
+    def failed(self, error: ApiError, started: float, now: float) -> None:
+        """A request that started at `started` has failed; being refused for coming early is not meant."""
+        if error.reason is Reason.NOT_FOUND:
+            self.served()
+            return
+        self._failed += 1
+        self._unreachable = self._unreachable + 1 if error.reason in _UNREACHABLE else 0
+        broken = (
+            error.scope is Scope.ACCOUNT
+            or self._unreachable >= UNREACHABLE_AFTER
+            or self._failed >= FAILED_AFTER
+        )
+        if error.scope is Scope.TASK:
+            self.up = True
+        elif broken or self.up is None:
+            self.up = False
+        if broken and started >= self._since:  # an answer to an older request says nothing of the probe
+            self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY)
+            self._since = now
+            self.until = now + self._delay

@@ -1,0 +1,316 @@
+"""Turns asks into requests: one timer an account, scrapes that wait, and the lines logged of what came.
+
+It knows neither threads nor sockets: a `Loop` tells the time and calls back, a `Send` starts a request and
+reports to callbacks on the loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from exporter.errors import Reason
+from exporter.model import AccountView, Durations, Reading, Secret, Status, TaskView
+from exporter.pacing import Pacer
+from exporter.scheduler import Request, Schedule, Task
+from exporter.state import Memory, Remembered, fingerprint
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from exporter.config import Account, Api, Config
+    from exporter.errors import ApiError
+
+log = structlog.get_logger(__name__)
+
+
+class Timer(Protocol):
+    """A call to come."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
+class Loop(Protocol):
+    """The part of an asyncio loop that is used here."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+        """Call back at that time."""
+
+
+class Send(Protocol):
+    """Starts a request. `sent` is called when its first byte is on the way, `done` with what came of it."""
+
+    def __call__(
+        self,
+        api: Api,
+        task_id: int,
+        sent: Callable[[float], None],
+        done: Callable[[Reading | ApiError], None],
+    ) -> None:
+        """Return at once."""
+
+
+class _Waiter:
+    """A scrape that waits for answers."""
+
+    def __init__(self, accounts: dict[_Account, int], deadline: float, done: Callable[[], None]) -> None:
+        self.accounts = accounts  # those still awaited, and the number of the ask at each
+        self.deadline = deadline
+        self.done = done
+        self.timer: Timer | None = None
+
+
+class _Account:
+    """An account with its schedule."""
+
+    def __init__(self, account: Account, schedule: Schedule) -> None:
+        self.account = account
+        self.schedule = schedule
+        self.timer: Timer | None = None
+        self.failing: set[int] = set()  # tasks of which a failure has been logged, but not its end
+        self.odd: set[tuple[int, int]] = set()  # tasks and their statuses outside 0-3, logged once
+
+    def fields(self, task: Task | None = None) -> dict[str, object]:
+        """What a log line says of whom it is about."""
+        about: dict[str, object] = {"account": self.account.name} if self.account.name else {}
+        if task:
+            about["task_id"] = task.spec.id
+            if task.spec.name:
+                about["name"] = task.spec.name
+        return about
+
+
+class Refresher:
+    """The accounts of the configuration in force, and everything that is known of their tasks."""
+
+    def __init__(self, loop: Loop, send: Send, *, wall: Callable[[], float], rng: random.Random) -> None:
+        self._loop = loop
+        self._send = send
+        self._wall = wall
+        self._rng = rng
+        self._accounts: list[_Account] = []  # as configured
+        self._by_key: dict[Secret, _Account] = {}  # whoever was configured once: a budget outlives a reload
+        self._waiters: set[_Waiter] = set()
+        self._stale_after = self._drop_finished_after = 0.0
+        self._closed = False
+        self.changes = 0  # grows whenever there is something new to save
+
+    def apply(self, config: Config) -> None:
+        """Put a configuration in force. An account is its key: what is known of it, and its spacing, stay."""
+        self.changes += 1
+        self._stale_after = config.stale_after
+        self._drop_finished_after = config.drop_finished_after
+        before, self._accounts = self._accounts, []
+        for settings in config.accounts:
+            key, interval = settings.api.key, settings.api.request_interval
+            account = self._by_key.get(key)
+            if account is None:
+                account = self._by_key[key] = _Account(settings, Schedule(Pacer(interval, self._rng)))
+            account.account = settings
+            account.schedule.pacer.interval = interval
+            account.schedule.list_tasks(settings.tasks)
+            self._accounts.append(account)
+        for account in before:
+            if account not in self._accounts:
+                account.schedule.list_tasks(())
+        for account in {*before, *self._accounts}:
+            self._pump(account)
+            self._settle(account)
+
+    def ask(self) -> None:
+        """Somebody looks, but does not wait: every active task becomes due."""
+        now = self._loop.time()
+        for account in self._accounts:
+            account.schedule.ask(now)
+            self._pump(account)
+
+    def refresh(self, deadline: float, done: Callable[[], None]) -> Callable[[], object]:
+        """Somebody looks and waits: `done` is called when what can be answered by `deadline` has been.
+
+        Accounts are judged each by itself: one whose answers cannot all come in time is not waited for.
+        Returns a function that gives up the wait.
+        """
+        now = self._loop.time()
+        asks = {account: account.schedule.ask(now) for account in self._accounts}
+        waiter = _Waiter(asks, deadline, done)
+        waiter.timer = self._loop.call_at(deadline, lambda: self._release(waiter))
+        self._waiters.add(waiter)
+        for account in asks:
+            self._pump(account)
+            self._settle(account)
+        if self._closed or not asks:
+            self._release(waiter)
+        return lambda: self._drop(waiter)
+
+    def restore(self, memory: Memory) -> None:
+        """Take back what an earlier process knew of the tasks that are listed."""
+        for account in self._accounts:
+            known = memory.get(fingerprint(account.account.api.key), {})
+            for task_id in known.keys() & account.schedule.tasks.keys():
+                task, remembered = account.schedule.tasks[task_id], known[task_id]
+                if task.reading is None:
+                    task.reading, task.served = remembered.reading, True
+                    task.changed_at, task.finished_at = remembered.changed_at, remembered.finished_at
+
+    def memory(self) -> Memory:
+        """What a later process should know."""
+        return {
+            fingerprint(account.account.api.key): {
+                task_id: Remembered(task.reading, task.changed_at, task.finished_at)
+                for task_id, task in account.schedule.tasks.items()
+                if task.reading
+            }
+            for account in self._accounts
+        }
+
+    def close(self) -> None:
+        """Send nothing any more, and let every waiting scrape go with what is known."""
+        self._closed = True
+        for account in self._accounts:
+            self._pump(account)
+        for waiter in list(self._waiters):
+            self._release(waiter)
+
+    def views(self) -> tuple[AccountView, ...]:
+        """Everything that is known, as of now."""
+        now, wall = self._loop.time(), self._wall()
+        return tuple(self._view(account, now, wall) for account in self._accounts)
+
+    def _pump(self, account: _Account) -> None:
+        """Start the request that may start now, or set the timer for the next one."""
+        if account.timer:
+            account.timer.cancel()
+            account.timer = None
+        now = self._loop.time()
+        at = account.schedule.next_start(now)
+        if at is None or self._closed:
+            return
+        if at > now:
+            account.timer = self._loop.call_at(at, lambda: self._pump(account))
+            return
+        request = account.schedule.start(now)
+        self._send(
+            account.account.api,
+            request.task.spec.id,
+            lambda when: self._sent(account, request, when),
+            lambda outcome: self._finished(account, request, outcome),
+        )
+
+    def _sent(self, account: _Account, request: Request, when: float) -> None:
+        account.schedule.sent(request, when)
+        self._pump(account)
+
+    def _finished(self, account: _Account, request: Request, outcome: Reading | ApiError) -> None:
+        schedule, task = account.schedule, request.task
+        before, backing_off = task.reading, schedule.health.backing_off
+        schedule.finish(request, outcome, self._loop.time(), self._wall())
+        self.changes += 1
+        if schedule.tasks.get(task.spec.id) is task:  # else it has left the list
+            _log_task(account, task, before)
+        if schedule.health.backing_off is not backing_off:
+            _log_account(account, outcome)
+        self._pump(account)
+        self._settle(account)
+
+    def _settle(self, account: _Account) -> None:
+        """Let go the scrapes that have this account's answers, or can no longer get them in time."""
+        now = self._loop.time()
+        for waiter in [waiter for waiter in self._waiters if account in waiter.accounts]:
+            ask = waiter.accounts[account]
+            expected = account.schedule.complete_at(ask, now)
+            in_vain = expected is None or expected > waiter.deadline
+            if in_vain or not account.schedule.pending(ask, now):
+                del waiter.accounts[account]
+            if not waiter.accounts:
+                self._release(waiter)
+
+    def _release(self, waiter: _Waiter) -> None:
+        if self._drop(waiter):
+            waiter.done()
+
+    def _drop(self, waiter: _Waiter) -> bool:
+        if waiter not in self._waiters:
+            return False
+        self._waiters.discard(waiter)
+        if waiter.timer:
+            waiter.timer.cancel()
+        return True
+
+    def _view(self, account: _Account, now: float, wall: float) -> AccountView:
+        settings, schedule = account.account, account.schedule
+        stats, health = schedule.stats, schedule.health
+        unserved = health.backing_off or schedule.pacer.outage
+        return AccountView(
+            name=settings.name,
+            url=settings.api.url,
+            up=health.up,
+            backing_off=unserved,
+            interval=settings.api.request_interval,
+            spacing=schedule.pacer.spacing,
+            due=schedule.due(now),
+            active=sum(task.active for task in schedule.tasks.values()),
+            requests=stats.requests,
+            failures=dict(stats.failures),
+            durations=Durations(stats.buckets, tuple(stats.counts), stats.seconds),
+            tasks=tuple(
+                self._task_view(task, wall, unserved=unserved)
+                for task in schedule.tasks.values()
+                if not self._dropped(task, wall)
+            ),
+        )
+
+    def _task_view(self, task: Task, wall: float, *, unserved: bool) -> TaskView:
+        stale = (
+            task.reading is not None
+            and not task.reading.final
+            and (unserved or task.failure is not None)
+            and wall - task.reading.taken_at > self._stale_after
+        )
+        return TaskView(task.spec, task.reading, stale, task.changed_at, task.speed, task.failure)
+
+    def _dropped(self, task: Task, wall: float) -> bool:
+        """Whether a finished task has been shown for long enough."""
+        return (
+            self._drop_finished_after > 0
+            and task.finished_at is not None
+            and wall - task.finished_at >= self._drop_finished_after
+        )
+
+
+def _log_task(account: _Account, task: Task, before: Reading | None) -> None:
+    """One line when a task changes state, and when a failure begins or ends."""
+    about, failure, reading = account.fields(task), task.failure, task.reading
+    if failure and failure.reason is not Reason.RATE_LIMITED and not account.schedule.health.backing_off:
+        if task.spec.id not in account.failing:
+            log.warning("Task cannot be read", **about, reason=failure.reason.value, detail=failure.detail)
+        account.failing.add(task.spec.id)
+    if failure is None and task.spec.id in account.failing:
+        account.failing.discard(task.spec.id)
+        log.info("Task can be read again", **about)
+    if reading is None or (before and before.status == reading.status):
+        return
+    known = reading.status in set(Status)
+    state = Status(reading.status).name.lower() if known else "unknown"
+    if known:
+        log.info("Task changed state", **about, state=state, progress=reading.progress)
+    elif (task.spec.id, reading.status) not in account.odd:
+        account.odd.add((task.spec.id, reading.status))
+        log.warning("Task has a status that is not documented", **about, status=reading.status)
+
+
+def _log_account(account: _Account, outcome: Reading | ApiError) -> None:
+    if account.schedule.health.backing_off and not isinstance(outcome, Reading):
+        log.error(
+            "Account is not served",
+            **account.fields(),
+            reason=outcome.reason.value,
+            detail=outcome.detail,
+        )
+    else:
+        log.info("Account is served again", **account.fields())

@@ -1,0 +1,176 @@
+"""The last readings across restarts: a small JSON file, replaced whole, without the key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from exporter.errors import StateError
+from exporter.model import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.model import Secret
+
+log = structlog.get_logger(__name__)
+
+VERSION: Final = 1
+SAVED_EVERY: Final = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What outlives a restart of one task; times are Unix seconds.
+
+    `finished_at` is when it was first seen finished.
+    """
+
+    reading: Reading
+    changed_at: float
+    finished_at: float | None
+
+
+Memory = dict[str, dict[int, Remembered]]
+"""By the account's fingerprint and the task's id."""
+
+
+def fingerprint(key: Secret) -> str:
+    """What tells that a file's account is the present one, and gives nothing of its key away."""
+    return hashlib.sha256(b"mobizon-exporter account " + key.reveal().encode()).hexdigest()[:16]
+
+
+class StateFile:
+    """Saves in a thread of its own, at most every few seconds, and only what has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._saved: object = None  # the mark of what was saved last
+        self._failing = False
+
+    def read(self) -> Memory:
+        """What was saved last. A file that cannot be used is put aside with a warning, and nothing known."""
+        try:
+            return parse(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            log.warning(
+                "State file cannot be read, starting without", path=str(self._path), error=error.strerror
+            )
+        except StateError as error:
+            aside = self._path.with_name(f"{self._path.name}.unusable-{int(time.time())}")
+            with contextlib.suppress(OSError):
+                self._path.rename(aside)
+            log.warning(
+                "State file cannot be used, starting without",
+                path=str(self._path),
+                error=str(error),
+                kept_as=str(aside),
+            )
+        return {}
+
+    async def keep(self, mark: Callable[[], object], memory: Callable[[], Memory]) -> None:
+        """Save again and again, whenever `mark` tells that there is something new; until cancelled."""
+        while True:
+            await asyncio.sleep(SAVED_EVERY)
+            await self.save(mark(), memory)
+
+    async def save(self, mark: object, memory: Callable[[], Memory]) -> None:
+        """Save now, unless `mark` is that of what was saved last."""
+        if mark != self._saved:
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(self._thread, self._write, memory()):
+                self._saved = mark
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown()
+
+    def _write(self, memory: Memory) -> bool:
+        try:
+            replace_file(self._path, dump(memory))
+        except OSError as error:
+            if not self._failing:
+                log.warning("State file cannot be written", path=str(self._path), error=error.strerror)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+
+def dump(memory: Memory) -> bytes:
+    """The file: JSON, a task a line."""
+    accounts = []
+    for account, tasks in memory.items():
+        lines = ",\n".join(f'"{task_id}": {json.dumps(_plain(known))}' for task_id, known in tasks.items())
+        accounts.append(f'"{account}": {{\n{lines}\n}}')
+    return f'{{"version": {VERSION}, "accounts": {{\n{",".join(accounts)}\n}}}}\n'.encode()
+
+
+def parse(content: bytes) -> Memory:
+    """The memory in a file's content; raises StateError."""
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        raise StateError("it is torn, or not JSON") from None
+    if not isinstance(data, dict) or "version" not in data:
+        raise StateError("it is not a state file")
+    if data["version"] != VERSION:
+        raise StateError(f"its version is {data['version']!r}, and only {VERSION} is understood")
+    try:
+        return {
+            account: {int(task_id): _remembered(known) for task_id, known in tasks.items()}
+            for account, tasks in data["accounts"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise StateError("its content is not that of a state file") from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` in the place of a file, so that after a crash there is the old one or the new."""
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the rename may be lost with the power
+    finally:
+        os.close(folder)
+
+
+def _plain(known: Remembered) -> dict[str, Any]:
+    return {
+        "progress": known.reading.progress,
+        "status": known.reading.status,
+        "taken_at": known.reading.taken_at,
+        "changed_at": known.changed_at,
+        "finished_at": known.finished_at,
+    }
+
+
+def _remembered(known: dict[str, Any]) -> Remembered:
+    reading = Reading(float(known["progress"]), int(known["status"]), float(known["taken_at"]))
+    finished_at = known["finished_at"]
+    return Remembered(
+        reading, float(known["changed_at"]), None if finished_at is None else float(finished_at)
+    )
