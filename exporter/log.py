@@ -1,0 +1,64 @@
+"""Logs as Prometheus's components write them: logfmt or JSON lines on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+FORMATS: Final = ("logfmt", "json")
+
+
+def configure(level: str, form: str) -> None:
+    """Write structlog's lines, and warnings of libraries, to stderr from `level` on."""
+    shared: list[Processor] = [
+        structlog.processors.TimeStamper(fmt="iso", key="ts"),
+        structlog.stdlib.add_log_level,
+        _short_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if form == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[*shared, _plain, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    foreign = logging.StreamHandler(sys.stderr)
+    foreign.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _plain, renderer],
+        )
+    )
+    # Of libraries only trouble is told: at lower levels they print what they are given, URLs with keys, too.
+    logging.basicConfig(handlers=[foreign], level=max(LEVELS[level], logging.WARNING), force=True)
+
+
+def _short_level(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """`warn`, as the flag has it."""
+    event["level"] = "warn" if event["level"] == "warning" else event["level"]
+    return event
+
+
+def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Values as logfmt can carry them."""
+    return {
+        key: value if isinstance(value, int | float | str) else str(value) for key, value in event.items()
+    }

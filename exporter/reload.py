@@ -1,0 +1,72 @@
+"""Looks at the configuration files off the event loop, and puts what is new in force."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.config import Config
+    from exporter.watch import WatchStatus
+
+log = structlog.get_logger(__name__)
+
+
+class Source(Protocol):
+    """Where configurations come from."""
+
+    status: WatchStatus
+
+    def check(self, *, force: bool = False) -> Config | None:
+        """The configuration if it is new; with `force`, ConfigError if it cannot be used."""
+
+
+class Reloader:
+    """One look at a time, shared by all who ask for one meanwhile."""
+
+    def __init__(self, source: Source, apply: Callable[[Config], None]) -> None:
+        self._source = source
+        self._apply = apply
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="config")
+        self._look: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> WatchStatus:
+        """How the last looks went."""
+        return self._source.status
+
+    async def check(self) -> None:
+        """Put in force what has changed, if anything has."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._run(force=False))
+        await asyncio.shield(self._look)
+
+    async def reload(self) -> None:
+        """Read everything again; raises ConfigError if the configuration cannot be used."""
+        await self._run(force=True)
+        log.info("Configuration reloaded")
+
+    async def reload_or_log(self) -> None:
+        """The same for a signal, which has nobody to tell."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("Configuration is not valid, the last good one stays", problem=problem)  # noqa: TRY400 - a problem of the user's, no traceback
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, *, force: bool) -> None:
+        loop = asyncio.get_running_loop()
+        config = await loop.run_in_executor(self._thread, lambda: self._source.check(force=force))
+        if config is not None:
+            self._apply(config)
