@@ -34,7 +34,7 @@ format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
-	$(BIN)/python dashboards/build.py
+	$(BIN)/python -m dashboards
 
 screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
 	$(BIN)/python docs/screenshot.py
