@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, revision
+from exporter import __version__, revision, webconfig
+from exporter.auth import protect
 from exporter.collector import Snapshot
 from exporter.config import Account, Api, Config
 from exporter.errors import BindError, ConfigError
@@ -34,7 +35,11 @@ from exporter.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exporter.tls import Tls
+
 log = structlog.get_logger(__name__)
+
+RENEWED_EVERY = 5.0  # seconds between looks at the certificates
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure(flags.log_level, flags.log_format)
     try:
         if flags.config_check:
+            if flags.web_config_file:
+                webconfig.load(Path(flags.web_config_file))
             return _check(Path(flags.config_file))
         return asyncio.run(_run(flags))
     except ConfigError as error:
@@ -82,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_path,
         default="/metrics",
         help="where the metrics are",
+    )
+    add(
+        "--web.config.file",
+        dest="web_config_file",
+        metavar="PATH",
+        help="TLS, client certificates and basic auth, in the format of Prometheus's exporter-toolkit",
     )
     add("--web.enable-lifecycle", dest="lifecycle", action="store_true", help="allow POST /-/reload")
     add(
@@ -150,6 +163,7 @@ async def _run(flags: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    web = webconfig.load(Path(flags.web_config_file)) if flags.web_config_file else webconfig.WebConfig()
     async with contextlib.AsyncExitStack() as stack:
         if flags.demo:
             source, config = await _demo(stack)
@@ -179,7 +193,12 @@ async def _run(flags: argparse.Namespace) -> int:
             check=reloader.check,
             reload=reloader.reload if flags.lifecycle else None,
         )
-        server = Server(pages.application())
+        app = pages.application()
+        protect(app, web)
+        server = Server(app, web.tls.context if web.tls else None)
+        if web.tls:
+            renewing = loop.create_task(_renew(web.tls))
+            stack.callback(renewing.cancel)
         listening = await server.start(flags.listen or [":10117"])
         reloads: set[asyncio.Task[None]] = set()
         loop.add_signal_handler(
@@ -226,6 +245,13 @@ def _tell_start(flags: argparse.Namespace, config: Config, listening: list[str])
             "Within two minutes they have been in every state. Ctrl-C ends it.",
             flush=True,
         )
+
+
+async def _renew(tls: Tls) -> None:
+    """Take certificates that have been renewed, until cancelled."""
+    while True:
+        await asyncio.sleep(RENEWED_EVERY)
+        await asyncio.to_thread(tls.renew)
 
 
 async def _demo(stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:

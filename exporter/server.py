@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import contextlib
+import errno
 import logging
 import math
+import os
+import resource
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +22,8 @@ from exporter.errors import BindError, ConfigError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
+
+    from aiohttp.typedefs import Handler, Middleware
 
     from exporter.exposition import Exposition
     from exporter.refresher import Refresher
@@ -32,6 +38,10 @@ KEEPALIVE: Final = 10.0
 SHUTDOWN: Final = 1.5
 HANDSHAKE: Final = 10.0
 BACKLOG: Final = 1024
+MOST_CONNECTIONS: Final = 2000
+PIECE: Final = 64 * 1024  # bytes sent at a time, so that a peer that does not read is noticed
+SEND_TIMEOUT: Final = 10.0  # seconds for each piece
+TLS_BUFFER: Final = 32 * 1024  # asyncio's 256 KiB a connection is too much for hundreds of them
 
 
 class Pages:
@@ -54,9 +64,10 @@ class Pages:
         self._check = check
         self._reload = reload
 
-    def application(self) -> web.Application:
+    def application(self, middlewares: Sequence[Middleware] = ()) -> web.Application:
         """An application with every route; 404 and 405 are aiohttp's."""
-        app = web.Application(client_max_size=64 * 1024)
+        app = web.Application(middlewares=[_tell_bugs, *middlewares], client_max_size=64 * 1024)
+        app.on_response_prepare.append(_name_server)
         app.router.add_get("/", self._index)
         app.router.add_get(self._telemetry_path, self._metrics)
         app.router.add_get("/-/healthy", self._healthy)
@@ -64,7 +75,7 @@ class Pages:
         app.router.add_post("/-/reload", self._reload_now)
         return app
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience(request)
         with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the look goes on
@@ -81,7 +92,7 @@ class Pages:
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if compress:
             headers["Content-Encoding"] = "gzip"
-        return web.Response(body=body, headers=headers)
+        return await _send(request, body, headers)
 
     def _patience(self, request: web.Request) -> float:
         """How long the scrape may wait, in seconds."""
@@ -121,6 +132,49 @@ class Pages:
         return web.Response(text="Configuration reloaded.\n")
 
 
+async def _send(request: web.Request, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
+    """Answer in pieces; a peer that takes none for a while is hung up on."""
+    if len(body) <= PIECE:
+        return web.Response(body=body, headers=headers)
+    response = web.StreamResponse(headers=headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    if request.method != "HEAD":
+        try:
+            for at in range(0, len(body), PIECE):
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await response.write(body[at : at + PIECE])
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+@web.middleware
+async def _tell_bugs(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A handler that fails is told of in the log, and its peer gets no details."""
+    try:
+        return await handler(request)
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        log.exception("Request cannot be answered", path=request.path)
+        return web.Response(status=500, text="Internal error: see the log.\n")
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "mobizon-exporter"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+class _TooMany(asyncio.Protocol):
+    """Hangs up on a peer for whom there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP has no other
+        transport.abort()
+
+
 class Server:
     """Listens, and stops without dropping anybody who waits."""
 
@@ -128,6 +182,8 @@ class Server:
         # What it logs of malformed requests is noise that anybody can make.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._tls = tls
+        if tls:
+            asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
         self._runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN, handle_signals=False
         )
@@ -136,16 +192,22 @@ class Server:
     async def start(self, addresses: Sequence[str]) -> list[str]:
         """Listen at every address; the addresses with their ports. Raises BindError."""
         await self._runner.setup()
-        assert self._runner.server is not None  # noqa: S101 - made by setup(); for the type checker
+        _raise_file_limit()
         loop = asyncio.get_running_loop()
         sockets = [_bind(address) for address in addresses]
         for sock in sockets:
             options: dict[str, Any] = {"ssl_handshake_timeout": HANDSHAKE} if self._tls else {}
             server = await loop.create_server(
-                self._runner.server, sock=sock, ssl=self._tls, backlog=BACKLOG, **options
+                self._protocol, sock=sock, ssl=self._tls, backlog=BACKLOG, **options
             )
             self._servers.append(server)
         return [_written(sock.getsockname()) for sock in sockets]
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What speaks with a new peer."""
+        assert self._runner.server is not None  # noqa: S101 - made by setup(); for the type checker
+        crowded = len(self._runner.server.connections) >= MOST_CONNECTIONS
+        return _TooMany() if crowded else self._runner.server()
 
     def close(self) -> None:
         """Accept nobody any more."""
@@ -172,7 +234,18 @@ def _bind(address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise BindError(f"cannot listen on {address!r}: {(error.strerror or str(error)).lower()}") from None
+        # the socket module adds the address to what the system says, and this line has it already
+        told = os.strerror(error.errno) if error.errno in errno.errorcode else str(error.strerror)
+        raise BindError(f"cannot listen on {address!r}: {told.lower()}") from None
+
+
+def _raise_file_limit() -> None:
+    """A descriptor a connection, and some: without one asyncio can do nothing but log."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS * 2
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _written(name: tuple[Any, ...]) -> str:

@@ -1,0 +1,290 @@
+"""The HTTP side, on a process of its own."""
+
+import gzip
+import json
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from exporter import simulator as sim
+from exporter.simulator import Simulator, SimulatorThread
+from processes import ExporterProcess, Samples, write_config
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Simulator]:
+    with SimulatorThread(Simulator({1: sim.stalled(at=50), 2: sim.completed()}, limit="off")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def exporter(api: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExporterProcess]:
+    config = write_config(tmp_path_factory.mktemp("server"), api.url, [1, 2], interval="20ms")
+    with ExporterProcess("--config.file", str(config), "--web.enable-lifecycle") as running:
+        yield running
+        assert running.stop() == 0
+
+
+def raw(exporter: ExporterProcess, data: bytes, *, timeout: float = 15.0) -> bytes:
+    """What comes back for these very bytes, until the exporter closes."""
+    host, port = exporter.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=timeout) as connection:
+        received = b""
+        try:
+            connection.sendall(data)
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionError:
+            pass  # closed in the face of what it had not read
+        return received
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
+def test_health_is_answered(exporter: ExporterProcess, path: str) -> None:
+    answer = requests.get(exporter.url + path, timeout=5)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/metrics/", "/-/", "/-/quit", "/favicon.ico", "/static/", "//"]
+)
+def test_anything_else_is_404(exporter: ExporterProcess, path: str) -> None:
+    assert requests.get(exporter.url + path, timeout=5).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/metrics", "GET"),
+        ("DELETE", "/", "GET"),
+        ("PUT", "/-/healthy", "GET"),
+        ("GET", "/-/reload", "POST"),
+    ],
+)
+def test_a_wrong_method_is_405_and_told_which_is_right(
+    exporter: ExporterProcess, method: str, path: str, allowed: str
+) -> None:
+    answer = requests.request(method, exporter.url + path, timeout=5)
+    assert answer.status_code == 405
+    assert allowed in answer.headers["Allow"]
+
+
+def test_head_is_answered_without_a_body(exporter: ExporterProcess) -> None:
+    answer = requests.head(exporter.url + "/metrics", timeout=15)
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+def test_the_format_is_negotiated(exporter: ExporterProcess) -> None:
+    accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
+    answer = requests.get(exporter.url + "/metrics", headers={"Accept": accept}, timeout=15)
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
+    answer = requests.get(exporter.url + "/metrics", timeout=15)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [("gzip", True), ("deflate, gzip;q=0.8", True), ("gzip;q=0", False), ("identity", False), ("", False)],
+)
+def test_gzip_is_used_where_it_is_accepted(exporter: ExporterProcess, accepted: str, packed: bool) -> None:
+    with requests.get(
+        exporter.url + "/metrics", headers={"Accept-Encoding": accepted}, stream=True, timeout=15
+    ) as answer:
+        body = answer.raw.read(decode_content=False)
+    assert (answer.headers.get("Content-Encoding") == "gzip") is packed
+    assert b"mobizon_up 1.0" in (gzip.decompress(body) if packed else body)
+
+
+@pytest.mark.parametrize("header", ["nonsense", "-3", "nan", "inf", ""])
+def test_an_odd_scrape_timeout_is_as_good_as_none(exporter: ExporterProcess, header: str) -> None:
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": header}
+    assert requests.get(exporter.url + "/metrics", headers=headers, timeout=15).status_code == 200
+
+
+def test_a_reload_by_request_takes_a_new_configuration_or_says_what_is_wrong(
+    api: Simulator, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, api.url, [1], interval="20ms")
+    with ExporterProcess("--config.file", str(config), "--web.enable-lifecycle") as exporter:
+        good = config.read_text()
+        config.write_text(good.replace("tasks: [1]", "tasks: [1, 2]"))
+        assert requests.post(exporter.url + "/-/reload", timeout=5).status_code == 200
+        assert Samples(exporter.scrape()).value("mobizon_task_progress", task_id="2") == 100
+        config.write_text(good.replace("tasks: [1]", "tasks: [zwei]"))
+        answer = requests.post(exporter.url + "/-/reload", timeout=5)
+        assert answer.status_code == 500
+        assert "config.yaml:5: tasks[0]: expected a positive integer, got 'zwei'" in answer.text
+        samples = Samples(exporter.scrape())
+        assert samples.value("mobizon_task_progress", task_id="2") == 100
+        assert samples.value("mobizon_exporter_config_last_reload_successful") == 0
+        config.write_text(good)
+        assert requests.post(exporter.url + "/-/reload", timeout=5).status_code == 200
+        samples = Samples(exporter.scrape())
+        assert samples.value("mobizon_task_up", task_id="2") is None
+        assert samples.value("mobizon_exporter_config_last_reload_successful") == 1
+
+
+def test_a_reload_by_signal_does_the_same(api: Simulator, tmp_path: Path) -> None:
+    config = write_config(tmp_path, api.url, [1], interval="20ms")
+    with ExporterProcess("--config.file", str(config)) as exporter:
+        config.write_text(config.read_text().replace("tasks: [1]", "tasks: [zwei]"))
+        exporter.process.send_signal(signal.SIGHUP)
+        exporter.wait_for_line(r"level=error .*tasks\[0\]: expected a positive integer")
+        config.write_text(config.read_text().replace("tasks: [zwei]", "tasks: [2]"))
+        exporter.process.send_signal(signal.SIGHUP)
+        exporter.wait_for_line("Configuration reloaded")
+        assert Samples(exporter.scrape()).value("mobizon_task_status", task_id="2") == 2
+
+
+def test_without_the_flag_a_reload_is_forbidden(api: Simulator, tmp_path: Path) -> None:
+    with ExporterProcess("--config.file", str(write_config(tmp_path, api.url, [1]))) as exporter:
+        assert requests.post(exporter.url + "/-/reload", timeout=5).status_code == 403
+
+
+def test_a_list_that_changes_is_taken_at_the_next_scrape(api: Simulator, tmp_path: Path) -> None:
+    config = write_config(tmp_path, api.url, [1], interval="20ms")
+    config.write_text(config.read_text() + "task_files: ['*.json']\n")
+    with ExporterProcess("--config.file", str(config)) as exporter:
+        exporter.scrape()
+        (tmp_path / "new.json").write_text(json.dumps([{"id": 2, "name": "dropped"}]))
+        samples = exporter.scrapes_until(lambda samples: samples.all("mobizon_task_status", task_id="2"))
+        assert samples.value("mobizon_task_status", task_id="2", name="dropped") == 2
+        (tmp_path / "new.json").write_text("[{")
+        samples = exporter.scrapes_until(lambda samples: samples.value("mobizon_exporter_task_file_errors"))
+        assert samples.value("mobizon_task_status", task_id="2") == 2
+        (tmp_path / "new.json").unlink()
+        samples = exporter.scrapes_until(lambda samples: not samples.all("mobizon_task_status", task_id="2"))
+        assert samples.value("mobizon_exporter_task_file_errors") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_waiting_scrapes_are_answered_when_it_is_told_to_stop(number: signal.Signals, tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.stalled(), 2: sim.stalled()})) as api:
+        api.faults[2] = sim.hang()
+        config = write_config(tmp_path, api.url, [1, 2], extra="  timeout: 60s\n")
+        with ExporterProcess("--config.file", str(config)) as exporter, ThreadPoolExecutor(20) as pool:
+            scrapes = [pool.submit(exporter.scrape, 60.0) for _ in range(20)]
+            api.wait_for(lambda: {r.task_id for r in api.requests} == {1, 2})
+            began = time.monotonic()
+            assert exporter.stop(number) == 0
+            assert time.monotonic() - began < 5
+            for scrape in scrapes:
+                assert Samples(scrape.result()).value("mobizon_task_progress", task_id="1") == 50
+
+
+def test_a_port_that_is_taken_is_one_clear_line_and_exit_1(exporter: ExporterProcess, tmp_path: Path) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:1", [1])
+    taken = exporter.url.removeprefix("http://")
+    other = ExporterProcess("--config.file", str(config), f"--web.listen-address={taken}")
+    assert other.process.wait(30) == 1
+    other.__exit__()
+    assert other.lines[-1] == f"mobizon-exporter: cannot listen on '{taken}': address already in use\n"
+    assert "Traceback" not in other.output()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:http", "256.256.256.256:0"])
+def test_an_address_that_cannot_be_had_is_one_clear_line_and_exit_1(address: str, tmp_path: Path) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:1", [1])
+    other = ExporterProcess("--config.file", str(config), f"--web.listen-address={address}")
+    assert other.process.wait(30) == 1
+    other.__exit__()
+    assert f"cannot listen on '{address}'" in other.lines[-1]
+    assert "Traceback" not in other.output()
+
+
+def test_it_listens_at_several_addresses_and_over_both_protocols(api: Simulator, tmp_path: Path) -> None:
+    config = write_config(tmp_path, api.url, [1])
+    with ExporterProcess("--config.file", str(config), "--web.listen-address=:0") as exporter:
+        port = exporter.wait_for_line(r"Listening address=\[::\]:(\d+)").group(1)
+        for host in ("127.0.0.1", "[::1]"):
+            assert requests.get(f"http://{host}:{port}/-/ready", timeout=5).ok
+        assert requests.get(f"{exporter.url}/-/ready", timeout=5).ok
+
+
+GARBAGE = {
+    "no HTTP": b"\x16\x03\x01\x00\xff" + bytes(range(256)),
+    "only line ends": b"\r\n" * 5000,
+    "a header of 200 KB": b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+    "200 KB of headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 25_000 + b"\r\n",
+    "a URL of 200 KB": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two lengths": b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+    "length and chunks": (
+        b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
+    ),
+    "a bad chunk": b"POST /-/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a negative length": b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a bare line feed": b"GET /metrics HTTP/1.1\nHost: x\n\n",
+    "an unknown version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "a space in a header's name": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+    "a NUL": b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_is_a_4xx_or_a_close_and_never_a_traceback(exporter: ExporterProcess, name: str) -> None:
+    answer = raw(exporter, GARBAGE[name] + b"")
+    statuses = re.findall(rb"^HTTP/1\.[01] (\d)", answer, re.MULTILINE)
+    assert set(statuses) <= {b"4"}, answer[:300]
+    assert "Traceback" not in exporter.output()
+    assert requests.get(exporter.url + "/-/healthy", timeout=5).ok
+
+
+def test_pipelined_requests_are_answered_in_order(exporter: ExporterProcess) -> None:
+    request = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = raw(exporter, request % b"/-/healthy" + request % b"/none" + last)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"404", b"200"]
+
+
+def test_a_body_that_is_declared_and_never_sent_holds_up_nobody(exporter: ExporterProcess) -> None:
+    answer = raw(
+        exporter, b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc", timeout=60
+    )
+    assert answer.startswith(b"HTTP/1.1 405")
+    assert requests.get(exporter.url + "/-/healthy", timeout=5).ok
+
+
+def test_nothing_of_the_platform_is_told(exporter: ExporterProcess) -> None:
+    for path in ("/", "/-/healthy", "/nowhere"):
+        assert requests.get(exporter.url + path, timeout=5).headers["Server"] == "mobizon-exporter"
+
+
+def test_health_is_instant_while_fifty_scrapes_wait(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.stalled()})) as api:
+        api.faults[1] = sim.hang()
+        config = write_config(tmp_path, api.url, [1], extra="  timeout: 60s\n")
+        with ExporterProcess("--config.file", str(config)) as exporter, ThreadPoolExecutor(50) as pool:
+            scrapes = [pool.submit(exporter.scrape, 8.0) for _ in range(50)]
+            api.wait_for(lambda: len(api.requests) == 1)
+            for _ in range(20):
+                began = time.monotonic()
+                assert requests.get(exporter.url + "/-/healthy", timeout=5).ok
+                assert time.monotonic() - began < 0.5
+            assert not any(scrape.done() for scrape in scrapes)
+            assert all("mobizon_up" in scrape.result() or scrape.result() for scrape in scrapes)
+
+
+def test_the_demo_says_where_to_look_and_stops_cleanly() -> None:
+    with ExporterProcess("--demo") as exporter:
+        port = exporter.url.rpartition(":")[2]
+        exporter.wait_for_line(f"page     http://localhost:{port}/")
+        exporter.wait_for_line(f"metrics  http://localhost:{port}/metrics")
+        assert requests.get(exporter.url + "/-/ready", timeout=5).ok
+        watcher = threading.Thread(target=lambda: requests.get(exporter.url + "/metrics", timeout=15))
+        watcher.start()
+        exporter.wait_for_line("Task changed state")
+        assert exporter.stop() == 0
+        watcher.join()
+        assert "Traceback" not in exporter.output()
