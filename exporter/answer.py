@@ -23,33 +23,39 @@ _REASONS: Final = {
     30: Reason.RATE_LIMITED,
 }
 _ABOUT_PARAMETERS: Final = {1, 11, 12}
-_NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_HOST: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
+# Both take time that grows with the text alone, whatever is in it: the answer may be 64 KiB of digits.
+_NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_HOST: Final = re.compile(r"([a-z0-9-]{1,63}\.){1,7}[a-z][a-z0-9-]{1,62}", re.IGNORECASE)
 _LONGEST_DETAIL: Final = 200
+_SEARCHED_FOR_HOST: Final = 1000
+_LARGEST_WHOLE: Final = 2**53  # above, floats skip numbers
 
 
-def parse(body: bytes, taken_at: float) -> Reading:
-    """The reading in an answer that came with HTTP 200; raises ApiError for every other answer."""
+def parse(body: bytes, taken_at: float, hidden: re.Pattern[str] | None = None) -> Reading:
+    """The reading in an answer that came with HTTP 200; raises ApiError for every other answer.
+
+    What matches `hidden` in a message is not told.
+    """
     try:
         envelope = json.loads(body)
     except (ValueError, RecursionError):  # the latter from thousands of brackets
         raise ApiError(Reason.INVALID_RESPONSE, "not JSON") from None
     if not isinstance(envelope, dict):
         raise ApiError(Reason.INVALID_RESPONSE, "not a JSON object")
-    code = _number(envelope.get("code"))
+    code = _whole(envelope.get("code"))
     data = envelope.get("data")
-    if code is None or not code.is_integer():
+    if code is None:
         raise ApiError(Reason.INVALID_RESPONSE, "no code")
     if code != 0:
-        raise _error(int(code), data, envelope.get("message"))
+        raise _error(code, data, envelope.get("message"), hidden)
     if not isinstance(data, dict):
         raise _nonsense("no data")
-    progress, status = _number(data.get("progress")), _number(data.get("status"))
+    progress, status = _number(data.get("progress")), _whole(data.get("status"))
     if progress is None or not 0 <= progress <= 100:  # noqa: PLR2004 - percent
         raise _nonsense("progress is no number from 0 to 100")
-    if status is None or not status.is_integer():
+    if status is None:
         raise _nonsense("status is no whole number")
-    return Reading(progress, int(status), taken_at)
+    return Reading(progress, status, taken_at)
 
 
 def printable(text: object) -> str:
@@ -58,19 +64,28 @@ def printable(text: object) -> str:
     return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "…"
 
 
-def _error(code: int, data: Any, message: Any) -> ApiError:
+def _error(code: int, data: Any, message: Any, hidden: re.Pattern[str] | None) -> ApiError:
     reason = _REASONS.get(code, Reason.API_ERROR)
     detail = f"code {code}"
     if isinstance(message, str) and message.strip():
-        detail += f": {printable(message)}"
+        # hidden before it is cut, for half a secret would not be found any more
+        detail += f": {printable(hidden.sub('***', message) if hidden else message)}"
     if reason is Reason.WRONG_HOST:
-        host = _HOST.search(json.dumps(data))
+        host = _HOST.search(json.dumps(data)[:_SEARCHED_FOR_HOST])
         detail += f"; the account's host is {host.group()}" if host else ""
     return ApiError(reason, detail, about_task=code in _ABOUT_PARAMETERS)
 
 
 def _nonsense(detail: str) -> ApiError:
     return ApiError(Reason.INVALID_RESPONSE, detail, about_task=True)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as `1.0` or in a string; None for anything else, and for absurdly large ones."""
+    number = _number(value)
+    if number is None or not number.is_integer() or abs(number) >= _LARGEST_WHOLE:
+        return None
+    return int(number)
 
 
 def _number(value: Any) -> float | None:

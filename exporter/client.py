@@ -12,6 +12,7 @@ import errno
 import http.client
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -42,9 +43,9 @@ _HTTP_OK: Final = 200
 _REASONS: Final = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 429: Reason.RATE_LIMITED}
 
 for _name in ("urllib3", "requests"):
-    logging.getLogger(_name).disabled = True
-logging.getLogger("urllib3.connectionpool").disabled = True
-logging.getLogger("urllib3.util.retry").disabled = True
+    _logger = logging.getLogger(_name)
+    _logger.addHandler(logging.NullHandler())
+    _logger.propagate = False  # stops what their many child loggers say, too, as disabling would not
 
 
 class Call:
@@ -69,17 +70,28 @@ class Call:
         """The request starts to connect, or has just been sent."""
         self.deadline = self._clock() + self.timeout
 
-    def attach(self, lifeline: socket.socket) -> None:
-        """The connection that the request travels on."""
+    def attach(self, connection: socket.socket) -> None:
+        """The connection that the request travels on; TimeoutError if the request has expired.
+
+        It is watched through a descriptor of the call's own. That one outlives the wrapping in TLS, and
+        the closing by http.client of a connection whose answer is still being read; shutting it down
+        ends whatever waits on the first.
+        """
+        lifeline = socket.socket(fileno=os.dup(connection.fileno()))
+        self.detach()
         with self._lock:
-            self._lifeline = lifeline
-            if self.expired:
-                _cut(lifeline)
+            if not self.expired:
+                self._lifeline = lifeline
+                return
+        lifeline.close()
+        raise TimeoutError
 
     def detach(self) -> None:
         """The request is over, and its connection may serve another."""
         with self._lock:
-            self._lifeline = None
+            if self._lifeline is not None:
+                self._lifeline.close()
+                self._lifeline = None
 
     def sending(self) -> None:
         """The connection is up; the first byte goes out now."""
@@ -93,7 +105,8 @@ class Call:
         with self._lock:
             self.expired = True
             if self._lifeline is not None:
-                _cut(self._lifeline)
+                with contextlib.suppress(OSError):  # it is closed already
+                    self._lifeline.shutdown(socket.SHUT_RDWR)
 
 
 class Client:
@@ -103,7 +116,7 @@ class Client:
     """
 
     def __init__(self, ca_file: str | None, proxy_url: str | None, connections: int) -> None:
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False  # no netrc, and no proxy that is not in the configuration
         self._session.verify = ca_file or True
         self._session.proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
@@ -123,13 +136,14 @@ class Client:
         self, api: Api, task_id: int, call: Call, wall: Callable[[], float] = time.time
     ) -> Reading:
         """Ask for a task's status (Mobizon's taskqueue/getStatus); raises ApiError, and nothing else."""
-        key = api.key.reveal()
+        key = _in_any_spelling(api.key.reveal())
         call.begin()
         _calls.current = call
         try:
             return self._ask(api, key, task_id, wall)
         except ApiError as error:
-            failure = error
+            failure = error.with_traceback(None)  # which, like the context, would keep the key and the answer
+            failure.__context__ = None
         except Exception as error:  # noqa: BLE001 - whatever it is, it may print the key
             failure = _translate(error)
         finally:
@@ -140,7 +154,7 @@ class Client:
         # raised here, outside the handlers, so that no foreign exception hangs on to it as its context
         raise ApiError(
             failure.reason,
-            failure.detail.replace(key, "***"),
+            key.sub("***", failure.detail),
             about_task=failure.about_task,
             retry_after=failure.retry_after,
         )
@@ -149,19 +163,17 @@ class Client:
         """Close the idle connections."""
         self._session.close()
 
-    def _ask(self, api: Api, key: str, task_id: int, wall: Callable[[], float]) -> Reading:
-        response = self._session.post(
+    def _ask(self, api: Api, key: re.Pattern[str], task_id: int, wall: Callable[[], float]) -> Reading:
+        with self._session.post(
             api.url + PATH,
-            params={"output": "json", "api": "v1", "apiKey": key},
+            params={"output": "json", "api": "v1", "apiKey": api.key.reveal()},
             data={"id": str(task_id)},
             timeout=(api.timeout, api.timeout),  # to connect, and for each read; the call watches the whole
             allow_redirects=False,
             stream=True,
-        )
-        body = response.raw.read(LARGEST_ANSWER + 1, decode_content=False)
-        complete = len(body) <= LARGEST_ANSWER
-        if not complete:
-            response.raw.close()
+        ) as response:
+            body = response.raw.read(LARGEST_ANSWER + 1, decode_content=False)
+            cut_short = bool(response.raw.length_remaining)
         if response.status_code != _HTTP_OK:
             reason = _REASONS.get(response.status_code, Reason.HTTP_ERROR)
             location = ", a redirect, which is not followed" if response.is_redirect else ""
@@ -170,44 +182,81 @@ class Client:
                 f"HTTP status {response.status_code}{location}",
                 retry_after=_retry_after(response.headers.get("Retry-After"), wall()),
             )
-        if not complete:
+        if len(body) > LARGEST_ANSWER:
             raise ApiError(Reason.INVALID_RESPONSE, f"an answer of more than {LARGEST_ANSWER // 1024} KiB")
-        return parse(body, wall())
+        if cut_short:
+            raise http.client.IncompleteRead(b"")
+        return parse(body, wall(), key)
 
 
 _calls = threading.local()
 
 
-class _Watched:
-    """What both kinds of connection do for the call that uses them.
+class _Session(requests.Session):
+    """A session that leaves redirects alone.
 
-    A second descriptor of the same connection outlives the wrapping in TLS, and shutting it down ends
-    whatever waits on the first, in a handshake, too.
+    Also one that does not follow them prepares the next request: it reads the whole body, however long,
+    and trips over a target that is no URL.
     """
 
-    _lifeline: socket.socket | None = None
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - of requests
+        return None
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that does not fall for a chunk of -1 bytes, which http.client takes for "all there is"."""
+
+    def _safe_read(self, amt: int) -> bytes:
+        if amt < 0:
+            raise http.client.IncompleteRead(b"")
+        read: bytes = super()._safe_read(amt)  # type: ignore[misc] # of http.client's
+        return read
+
+
+class _Watched:
+    """What both kinds of connection do for the call that uses them."""
+
+    sock: Any
+    response_class: Any = _Answer
 
     def _new_conn(self) -> socket.socket:
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc] # of urllib3's connections
-        self._lifeline = sock.dup()
-        if call := getattr(_calls, "current", None):
-            call.attach(self._lifeline)
-        return sock
+        """As urllib3 has it, but that the call watches the connection while it comes about, too."""
+        call: Call | None = getattr(_calls, "current", None)
+        host, port, options = self._dns_host, self.port, self.socket_options  # type: ignore[attr-defined] # of urllib3's
+        failure = OSError("no address")
+        family = urllib3.util.connection.allowed_gai_family()
+        for *kind, _, address in socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM):
+            sock = socket.socket(*kind)
+            try:
+                for option in options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(self.timeout)  # type: ignore[attr-defined] # of urllib3's
+                if call:
+                    call.attach(sock)
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                return sock
+        raise failure
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is None:  # type: ignore[attr-defined] # of http.client's
+        if self.sock is None:
             self.connect()  # type: ignore[attr-defined] # else it would happen within, and count as sending
         if call := getattr(_calls, "current", None):
-            if self._lifeline is not None:
-                call.attach(self._lifeline)
+            call.attach(self.sock)
             call.sending()
         super().request(*args, **kwargs)  # type: ignore[misc] # of urllib3's
 
-    def close(self) -> None:
-        super().close()  # type: ignore[misc] # of http.client's
-        if self._lifeline is not None:
-            self._lifeline.close()
-            self._lifeline = None
+
+class _Released:
+    """What both kinds of pool do for the call whose connection comes back: it is no longer its own."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if call := getattr(_calls, "current", None):
+            call.detach()
+        super()._put_conn(conn)  # type: ignore[misc] # of urllib3's
 
 
 class _PlainConnection(_Watched, HTTPConnection):
@@ -218,11 +267,11 @@ class _TlsConnection(_Watched, HTTPSConnection):
     pass
 
 
-class _PlainPool(HTTPConnectionPool):
+class _PlainPool(_Released, HTTPConnectionPool):
     ConnectionCls = _PlainConnection
 
 
-class _TlsPool(HTTPSConnectionPool):
+class _TlsPool(_Released, HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
@@ -239,9 +288,9 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is closed already
-        connection.shutdown(socket.SHUT_RDWR)
+def _in_any_spelling(key: str) -> re.Pattern[str]:
+    """Finds a key as it is and as a URL has it, in which any character may be written by its number."""
+    return re.compile("".join(f"(?:{re.escape(c)}|(?i:%{ord(c):02x}))" for c in key))
 
 
 def _retry_after(value: str | None, now: float) -> float:
@@ -262,7 +311,16 @@ def _translate(error: BaseException) -> ApiError:
     timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
     if any(isinstance(link, timeouts) for link in chain):
         return ApiError(Reason.TIMEOUT, "no answer in time")
-    told = next(filter(None, map(_told, chain)), f"failed with {type(error).__name__}")
+    told = next(filter(None, map(_told, chain)), None)
+    if told is None:
+        ended = any(
+            isinstance(link, urllib3.exceptions.ProtocolError | http.client.HTTPException) for link in chain
+        )
+        told = (
+            "the connection ended before the answer did, or it was not HTTP"
+            if ended
+            else f"failed with {type(error).__name__}"
+        )
     return ApiError(Reason.CONNECTION_ERROR, told)
 
 
@@ -276,8 +334,6 @@ def _told(link: BaseException) -> str | None:
         return "the host's name cannot be resolved"
     if isinstance(link, OSError) and link.errno in errno.errorcode:
         return os.strerror(link.errno or 0).lower()
-    if isinstance(link, urllib3.exceptions.ProtocolError | http.client.HTTPException):
-        return "the connection ended before the answer did, or it was not HTTP"
     return None
 
 

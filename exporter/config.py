@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NewType
@@ -28,9 +30,10 @@ KEY_VARIABLE: Final = "MOBIZON_API_KEY"
 RESERVED_LABELS: Final = {"account", "task_id", "name", "reason", "status", "job", "instance", "le"}
 
 _DURATION: Final = re.compile(
-    r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII
+    "".join(rf"(?:(\d{{1,18}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")), re.ASCII
 )
 _SECONDS: Final = (365 * 86400, 7 * 86400, 86400, 3600, 60, 1, 0.001)
+_LONGEST: Final = 292 * 365 * 86400  # as in Prometheus; beyond it sockets refuse a timeout, too
 _TASK_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _KEY: Final = re.compile(r"[!-~]+")
@@ -162,7 +165,10 @@ def duration(value: Any) -> Duration:
         return Duration(0.0)
     if match is None:
         raise ValueError(f"expected a duration such as 500ms, 5s or 1h30m, got {describe(value)}")
-    return Duration(sum(int(n) * unit for n, unit in zip(match.groups(), _SECONDS, strict=True) if n))
+    seconds = sum(int(n) * unit for n, unit in zip(match.groups(), _SECONDS, strict=True) if n)
+    if seconds > _LONGEST:
+        raise ValueError("expected a duration of at most 292y")
+    return Duration(seconds)
 
 
 def secret(value: Any, source: str = "") -> Secret:
@@ -282,10 +288,10 @@ class _Build:
             names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
             self._refuse_twins(names, "name", "is also the name of")
             self._refuse_twins([key.reveal() for key in keys], "api", "has the key, and so the budget, of")
-        elif "api" in written:
+        elif isinstance(document.data, dict) and written.get("accounts") is None:
             keys = [self._account((), written)]
-        elif settings:
-            document.report(("api",), "required, but missing")
+            if written.get("api") is None:
+                document.report(("api",), "required, but missing")
         document.check()
         assert settings is not None  # noqa: S101 - else there was something to report
         entered = settings.accounts or (_only(settings),)
@@ -294,12 +300,16 @@ class _Build:
 
     def _account(self, where: Path_, entry: Any) -> Secret:
         """Check what spans several values of one account; its key."""
-        if not isinstance(entry, dict) or not isinstance(entry.get("api"), dict):
+        if not isinstance(entry, dict):
             return Secret("")
         _refuse_duplicate_ids(self._document, (*where, "tasks"), entry.get("tasks"))
+        if not isinstance(entry.get("api"), dict):
+            return Secret("")
         ca_file = entry["api"].get("ca_file")
         if isinstance(ca_file, str) and not (self._path.parent / ca_file).is_file():
-            self._document.report((*where, "api", "ca_file"), f"no such file: {self._path.parent / ca_file}")
+            self._document.report(
+                (*where, "api", "ca_file"), f"no such file (a relative path starts at {self._path.parent})"
+            )
         return self._key((*where, "api"), entry["api"])
 
     def _key(self, where: Path_, api: dict[str, Any]) -> Secret:
@@ -307,21 +317,28 @@ class _Build:
         source = where
         try:
             if isinstance(api.get("key_file"), str):
-                source, file = (*where, "key_file"), self._path.parent / api["key_file"]
+                source = (*where, "key_file")
                 if api.get("key"):
                     raise ValueError("give either `key` or `key_file`, not both")
-                return secret(self._read(file).decode("ascii", "replace").strip(), f"{file}: ")
-            if "key" in api:
+                return self._key_in(self._path.parent / api["key_file"])
+            if api.get("key") is not None:  # an empty one is none
                 return secret(api["key"])
             if self._environ.get(KEY_VARIABLE):
                 return secret(self._environ[KEY_VARIABLE].strip(), f"{KEY_VARIABLE}: ")
             raise ValueError(f"no API key: give `key_file` or `key`, or set {KEY_VARIABLE}")
-        except ConfigError as error:
-            self._document.report(source, error.problems[0])
         except ValueError as error:
-            if "key" not in api or source != where:  # the schema has told of a bad `key`
+            if api.get("key") is None or source != where:  # the schema has told of a bad `key`
                 self._document.report(source, str(error))
         return Secret("")
+
+    def _key_in(self, file: Path) -> Secret:
+        """The key in a file, which errors do not name: people also paste the key where its file belongs."""
+        try:
+            content = self._read(file)
+        except ConfigError as error:
+            reason = error.problems[0].removeprefix(f"{file}: ")
+            raise ValueError(f"{reason} (a relative path starts at {self._path.parent})") from None
+        return secret(content.decode("ascii", "replace").strip(), "in the file: ")
 
     def _refuse_twins(self, values: list[Any], field_name: str, what: str) -> None:
         for at, value in enumerate(values):
@@ -342,7 +359,7 @@ class _Build:
                 api.proxy_url,
             ),
             entry.tasks,
-            tuple(str(folder / pattern) for pattern in entry.task_files),
+            tuple(os.path.join(glob.escape(str(folder)), pattern) for pattern in entry.task_files),  # noqa: PTH118 - a pattern is no path
         )
 
 
@@ -355,6 +372,7 @@ def _only(settings: FileSettings) -> AccountSettings:
 def _refuse_duplicate_ids(document: Document, where: Path_, tasks: Any) -> None:
     first: dict[str, int] = {}
     for at, task in enumerate(tasks if isinstance(tasks, list) else ()):
-        written = task.get("id") if isinstance(task, dict) else task
-        if isinstance(written, str) and first.setdefault(written, at) != at:
+        written: Any = task.get("id") if isinstance(task, dict) else task
+        valid = isinstance(written, str) and _TASK_ID.fullmatch(written)
+        if valid and first.setdefault(written, at) != at:
             document.report((*where, at), f"duplicate id {written}, first listed as [{first[written]}]")

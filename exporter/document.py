@@ -26,9 +26,35 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DEEPEST: Final = 50  # levels; a configuration has six, and libyaml crashes at some ten thousand
+LONGEST_SHOWN: Final = 32  # characters; keys of Mobizon's have 40 or 70, and are pasted into wrong places
+
 _NULLS: Final = {"", "~", "null", "Null", "NULL"}
+_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str")}
+_QUOTED: Final = re.compile(rf"'.{{{LONGEST_SHOWN},}}'", re.DOTALL)
+_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")  # or taken for the end of a line
 _SURROGATE_PAIR: Final = re.compile(r"(?i)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
+
+
+class _AsWritten:
+    """Makes PyYAML's loaders give nodes as they are written: tags are those written, and depth is bounded."""
+
+    _depth = 0
+
+    def descend_resolver(self, parent: yaml.Node | None, _index: object) -> None:
+        self._depth += 1
+        if self._depth > DEEPEST and parent:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=parent.start_mark)
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+
+    def resolve(self, _kind: object, _value: object, _implicit: object) -> str:
+        """The tag of what is written without one."""
+        return ""
+
+
+_Loader: Any = type("_Loader", (_AsWritten, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
 
 
 class Document:
@@ -45,8 +71,9 @@ class Document:
         except UnicodeDecodeError as error:
             raise ConfigError([f"{source}: not UTF-8 at byte {error.start}"]) from None
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError([f"{source}:{line}: {error.problem or 'not YAML'}"]) from None
+            # libyaml puts the end of a file on a line after the last one
+            line = min(error.problem_mark.line, len(decoded.splitlines()) - 1) if error.problem_mark else 0
+            raise ConfigError([f"{source}:{max(line, 0) + 1}: {_brief(error.problem)}"]) from None
         except (yaml.YAMLError, RecursionError, ValueError):
             raise ConfigError([f"{source}: not YAML"]) from None
         self._problems: list[tuple[int, str]] = []
@@ -79,6 +106,8 @@ class Document:
                 return None
             return done[id(node)]
         done[id(node)] = node
+        if node.tag and node.tag not in _TAGS:
+            self._report(node.start_mark.line, path, "a tag (`!...`) has no meaning here")
         value: Any
         if isinstance(node, yaml.ScalarNode):
             value = None if not node.style and node.value in _NULLS else node.value
@@ -143,9 +172,9 @@ def text(value: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """How an error shows a value: a text as it is, anything bigger by its kind."""
+    """How an error shows a value: a short text as it is, anything bigger by its kind."""
     if isinstance(value, str):
-        return repr(value)
+        return repr(value) if len(value) <= LONGEST_SHOWN else "a long text"
     return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else "nothing"
 
 
@@ -226,8 +255,21 @@ def _render(path: Path) -> str:
     """`("tasks", 3, "id")` as `tasks[3].id`."""
     out = ""
     for step in path:
-        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else str(step)
+        out += f"[{step}]" if isinstance(step, int) else f"{'.' if out else ''}{_shown(step)}"
     return out
+
+
+def _shown(name: str) -> str:
+    """A name in a path. A long one is cut: `key:0a1b...` without a space after its colon is one, too."""
+    if len(name) <= LONGEST_SHOWN:
+        return name
+    head, colon, _ = name.partition(":")
+    return f"{head}:..." if colon and len(head) <= LONGEST_SHOWN else "..."
+
+
+def _brief(problem: str | None) -> str:
+    """What a YAML parser says is wrong, without the texts that it quotes."""
+    return _QUOTED.sub("...", (problem or "not YAML").removeprefix("but "))
 
 
 def _encodable(value: str) -> bool:
@@ -239,10 +281,11 @@ def _encodable(value: str) -> bool:
 
 
 def _as_yaml(json_text: str) -> str:
-    """JSON is YAML but for two things: tabs as white space, and characters escaped as surrogate pairs."""
+    """JSON is YAML but for tabs as white space, surrogate pairs, and a few characters as they are."""
 
     def join(pair: re.Match[str]) -> str:
         high, low = (int(half, 16) for half in pair.groups())
         return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
 
-    return _SURROGATE_PAIR.sub(join, json_text.replace("\t", " "))
+    escaped = _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text.replace("\t", " "))
+    return _SURROGATE_PAIR.sub(join, escaped)

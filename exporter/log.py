@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Final
@@ -29,11 +30,7 @@ def configure(level: str, form: str) -> None:
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
     ]
-    renderer = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
-    )
+    renderer = structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _logfmt
     structlog.configure(
         processors=[*shared, _plain, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -55,6 +52,20 @@ def _short_level(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     """`warn`, as the flag has it."""
     event["level"] = "warn" if event["level"] == "warning" else event["level"]
     return event
+
+
+def _logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """`ts=... level=warn msg="two words" ...`, on one line whatever the values hold."""
+    leading = [key for key in ("ts", "level", "msg") if key in event]
+    return " ".join(f"{key}={_quoted(event[key])}" for key in dict.fromkeys([*leading, *event]))
+
+
+def _quoted(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if text.isprintable() and not set(text) & set(' ="\\'):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if quoted.isprintable() else json.dumps(text)
 
 
 def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

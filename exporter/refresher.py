@@ -141,7 +141,7 @@ class Refresher:
         waiter = _Waiter(asks, deadline, done)
         waiter.timer = self._loop.call_at(deadline, lambda: self._release(waiter))
         self._waiters.add(waiter)
-        for account in asks:
+        for account in self._accounts:
             self._pump(account)
             self._settle(account)
         if self._closed or not asks:
@@ -208,12 +208,12 @@ class Refresher:
 
     def _finished(self, account: _Account, request: Request, outcome: Reading | ApiError) -> None:
         schedule, task = account.schedule, request.task
-        before, backing_off = task.reading, schedule.health.backing_off
+        before, unserved = task.reading, schedule.unserved
         schedule.finish(request, outcome, self._loop.time(), self._wall())
         self.changes += 1
         if schedule.tasks.get(task.spec.id) is task:  # else it has left the list
             _log_task(account, task, before)
-        if schedule.health.backing_off is not backing_off:
+        if schedule.unserved is not unserved:
             _log_account(account, outcome)
         self._pump(account)
         self._settle(account)
@@ -245,7 +245,7 @@ class Refresher:
     def _view(self, account: _Account, now: float, wall: float) -> AccountView:
         settings, schedule = account.account, account.schedule
         stats, health = schedule.stats, schedule.health
-        unserved = health.backing_off or schedule.pacer.outage
+        unserved = schedule.unserved
         return AccountView(
             name=settings.name,
             url=settings.api.url,
@@ -286,7 +286,7 @@ class Refresher:
 def _log_task(account: _Account, task: Task, before: Reading | None) -> None:
     """One line when a task changes state, and when a failure begins or ends."""
     about, failure, reading = account.fields(task), task.failure, task.reading
-    if failure and failure.reason is not Reason.RATE_LIMITED and not account.schedule.health.backing_off:
+    if failure and failure.reason is not Reason.RATE_LIMITED and not account.schedule.unserved:
         if task.spec.id not in account.failing:
             log.warning("Task cannot be read", **about, reason=failure.reason.value, detail=failure.detail)
         account.failing.add(task.spec.id)
@@ -305,7 +305,7 @@ def _log_task(account: _Account, task: Task, before: Reading | None) -> None:
 
 
 def _log_account(account: _Account, outcome: Reading | ApiError) -> None:
-    if account.schedule.health.backing_off and not isinstance(outcome, Reading):
+    if account.schedule.unserved and not isinstance(outcome, Reading):
         log.error(
             "Account is not served",
             **account.fields(),

@@ -29,13 +29,14 @@ class Source(Protocol):
 
 
 class Reloader:
-    """One look at a time, shared by all who ask for one meanwhile."""
+    """One look at a time. Who asks while one is under way shares the next: this one may have passed it by."""
 
     def __init__(self, source: Source, apply: Callable[[Config], None]) -> None:
         self._source = source
         self._apply = apply
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="config")
         self._look: asyncio.Task[None] | None = None
+        self._begun = False  # the last look, in the thread
 
     @property
     def status(self) -> WatchStatus:
@@ -44,7 +45,8 @@ class Reloader:
 
     async def check(self) -> None:
         """Put in force what has changed, if anything has."""
-        if self._look is None or self._look.done():
+        if self._look is None or self._begun:
+            self._begun = False
             self._look = asyncio.create_task(self._run(force=False))
         await asyncio.shield(self._look)
 
@@ -67,6 +69,10 @@ class Reloader:
 
     async def _run(self, *, force: bool) -> None:
         loop = asyncio.get_running_loop()
-        config = await loop.run_in_executor(self._thread, lambda: self._source.check(force=force))
+        config = await loop.run_in_executor(self._thread, self._read, force)
         if config is not None:
             self._apply(config)
+
+    def _read(self, force: bool) -> Config | None:  # noqa: FBT001 - an executor passes no names
+        self._begun = self._begun or not force
+        return self._source.check(force=force)

@@ -25,6 +25,7 @@ LONGEST_DELAY: Final = 300.0
 # Prometheus asks again long before; whoever asked so long ago and not since is gone.
 ASK_LASTS: Final = 300.0
 SPEED_MEMORY: Final = 120.0  # seconds over which the speed of a task is averaged
+FIRST_LATENCY: Final = 0.25  # seconds that an answer is thought to take before there has been one
 
 _UNANSWERED: Final = {Reason.TIMEOUT, Reason.CONNECTION_ERROR, Reason.HTTP_ERROR}
 
@@ -89,7 +90,12 @@ class Schedule:
         self._flying: set[Request] = set()
         self._ask = 0
         self._asked_at = -math.inf
-        self._latency = 0.0  # seconds an answer takes: the longest of late, wearing off
+        self._latency = FIRST_LATENCY  # seconds an answer takes: the longest of late, wearing off
+
+    @property
+    def unserved(self) -> bool:
+        """Whether the API does not serve the account: it is asked one probing request at a time."""
+        return self.health.backing_off or self.pacer.outage
 
     def list_tasks(self, specs: Iterable[TaskSpec]) -> None:
         """Make this the list of tasks; what is known of those that stay is kept."""
@@ -117,7 +123,7 @@ class Schedule:
         wanted = [task.retry_at for task in self.tasks.values() if self._wanted(task)]
         if not wanted:
             return None
-        if self._probing:
+        if self.unserved:
             return None if self._flying else max(self.pacer.earliest, self.health.until, now)
         return max(self.pacer.earliest, min(wanted), now)
 
@@ -191,7 +197,7 @@ class Schedule:
 
         An estimate: from the spacing in force and from how long answers have taken of late.
         """
-        if self._probing:
+        if self.unserved:
             return None
         awaited = [task.request for task in self.tasks.values() if self._awaited(task, ask, now)]
         under_way = [request.started for request in awaited if request and request.ask >= ask]
@@ -200,11 +206,6 @@ class Schedule:
             to_send = len(awaited) - len(under_way)
             done = max(done, max(self.pacer.earliest, now) + (to_send - 1) * self.pacer.spacing)
         return max(done + self._latency, now)
-
-    @property
-    def _probing(self) -> bool:
-        """Whether only one request at a time is sent, to see whether the API serves the account again."""
-        return self.health.backing_off or self.pacer.outage
 
     def _wanted(self, task: Task) -> bool:
         return task.answered < self._ask and task.active and task.request is None

@@ -57,7 +57,7 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._saved: object = None  # the mark of what was saved last
+        self._saved: object = self  # the mark of what was saved last; at first one that equals no other
         self._failing = False
 
     def read(self) -> Memory:
@@ -72,13 +72,12 @@ class StateFile:
             )
         except StateError as error:
             aside = self._path.with_name(f"{self._path.name}.unusable-{int(time.time())}")
+            kept: dict[str, str] = {}
             with contextlib.suppress(OSError):
                 self._path.rename(aside)
+                kept = {"kept_as": str(aside)}
             log.warning(
-                "State file cannot be used, starting without",
-                path=str(self._path),
-                error=str(error),
-                kept_as=str(aside),
+                "State file cannot be used, starting without", path=str(self._path), error=str(error), **kept
             )
         return {}
 

@@ -6,8 +6,10 @@ listed and being read, and links that are swapped are everyday life.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import stat
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -92,7 +94,7 @@ class ConfigWatch:
 
         def read_and_watch(path: Path) -> bytes:
             read.append(str(path))
-            return self._files.read(str(path))
+            return self._files.read(str(path), pipes=True)
 
         try:
             config = load(self._path, self._environ, read_and_watch)
@@ -117,6 +119,8 @@ class ConfigWatch:
         new = {path: tasks for path, tasks in lists.items() if tasks is not None}
         # what other files make of a list is not of the file itself
         changed = new.keys() != self._lists.keys() or any(new[path] is not self._lists[path] for path in new)
+        if changed:
+            self._files.forget_all_but({*self._main_files, *new})
         self._lists = new
         return changed
 
@@ -134,7 +138,7 @@ class ConfigWatch:
             self._lists[path] = replace(tasks, doubles=())
         accounts = tuple(map(self._with_files, main.accounts, self._listing))
         problems = self.problems()
-        for problem in problems:
+        for problem in dict.fromkeys(problems):  # a file of two accounts says the same of both
             if problem not in self._told:
                 log.error("Task file is not valid, its last good tasks stay", problem=problem)
         self._told = set(problems)
@@ -175,10 +179,15 @@ class _Files:
         self._wall = wall
         self._read: dict[str, tuple[_Signature | None, bool, int]] = {}
 
-    def read(self, path: str) -> bytes:
-        """The content of a file; raises ConfigError that says why it cannot be had."""
+    def read(self, path: str, *, pipes: bool = False) -> bytes:
+        """The content of a file; raises ConfigError that says why it cannot be had.
+
+        Without `pipes` a named pipe is refused: to open one waits until somebody writes to it.
+        """
         signature = _signature(path)
         try:
+            if not pipes and signature and stat.S_ISFIFO(signature[-1]):
+                raise OSError(errno.EINVAL, "Is a pipe")
             with open(path, "rb") as file:
                 content = file.read()
         except OSError as error:
@@ -186,6 +195,11 @@ class _Files:
             raise ConfigError([f"{path}: {(error.strerror or 'cannot be read').lower()}"]) from None
         self._read[path] = (signature, self._rests(signature), hash(content))
         return content
+
+    def forget_all_but(self, paths: set[str]) -> None:
+        """Task files come and go all day; what is known of those gone is not needed any more."""
+        for path in self._read.keys() - paths:
+            del self._read[path]
 
     def changed(self, path: str) -> bool:
         """Whether the file may hold something else than what was read, or can be read only now."""
@@ -204,13 +218,16 @@ class _Files:
         return not same
 
     def _rests(self, signature: _Signature | None) -> bool:
-        return signature is not None and self._wall() - max(signature[:2]) / 1e9 > SETTLES_AFTER
+        """Whether a change would show in the signature; what is no regular file is not read twice."""
+        if signature is None:
+            return False
+        return not stat.S_ISREG(signature[-1]) or self._wall() - max(signature[:2]) / 1e9 > SETTLES_AFTER
 
 
 def _signature(path: str) -> _Signature | None:
     """What tells a changed file from an unchanged one without reading it; None if there is none."""
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev, stat.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size, found.st_mode

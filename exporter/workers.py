@@ -61,7 +61,7 @@ class Workers:
             try:
                 outcome = client.get_status(api, task_id, call)
             except ApiError as error:
-                outcome = error
+                outcome = error.with_traceback(None)  # which would keep what it leads to
             self._report(finish, outcome, time.monotonic() - began)
 
         self._threads.submit(run)

@@ -133,10 +133,14 @@ def main() -> None:
         runs = [simulate(exporters(1), model, seed, refuse=(300, 420)) for seed in SEEDS]
         rate = max(sum(330 < at < 420 for at, _ in run.times[0]) / 90 for run in runs)
         used = [run.used(since=420 + 120) for run in runs]
-        print(f"{model:8} all refused     a request in {1 / rate:.1f} s; from the third minute on used {min(used):6.1%}")
+        print(
+            f"{model:8} all refused     a request in {1 / rate:.1f} s; from the third minute on used {min(used):6.1%}"
+        )
         runs = [simulate(with_script(until=900), model, seed) for seed in SEEDS]
         used = [run.used(since=900 + 180, client=0) for run in runs]
-        print(f"{model:8} after a script  from the third minute on used {mean(used):6.1%} (least {min(used):6.1%})")
+        print(
+            f"{model:8} after a script  from the third minute on used {mean(used):6.1%} (least {min(used):6.1%})"
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""What Prometheus gets, byte for byte, and how it is shared."""
+
+import asyncio
+import gzip
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from exporter import __version__
+from exporter.collector import Snapshot, SnapshotCollector
+from exporter.errors import Reason
+from exporter.exposition import Exposition
+from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from tools import need
+
+GOLDEN = Path(__file__).parent / "golden"
+NAUGHTY = 'a "quoted" \\ name\nwith <b>markup</b> и кириллица'
+
+
+def account(*tasks: TaskView, name: str | None = None, up: bool | None = True) -> AccountView:
+    return AccountView(
+        name=name,
+        url="https://api.example",
+        up=up,
+        backing_off=False,
+        interval=1.0,
+        spacing=1.03,
+        due=2,
+        active=len(tasks),
+        requests=13,
+        failures=dict.fromkeys(Reason, 0) | {Reason.TIMEOUT: 2},
+        durations=Durations((0.1, 1.0), (10, 2, 1), 7.5),
+        tasks=tasks,
+    )
+
+
+TASKS = (
+    TaskView(TaskSpec(1), Reading(0, 0, 1700000000.25), changed_at=1700000000.25),
+    TaskView(TaskSpec(2, "sale", {"team": "crm"}), Reading(45.5, 1, 1700000001.0), changed_at=1699999000.0),
+    TaskView(TaskSpec(3), Reading(100, 2, 1690000000.0), changed_at=1690000000.0),
+    TaskView(
+        TaskSpec(4), Reading(50, 3, 1690000000.0), changed_at=1.0, failure=Failure(Reason.TIMEOUT, "", 1.0)
+    ),
+    TaskView(TaskSpec(5), failure=Failure(Reason.NOT_FOUND, "code 2", 1700000000.0)),
+    TaskView(TaskSpec(6)),
+    TaskView(TaskSpec(7), Reading(5, 7, 1700000000.0), changed_at=1700000000.0),
+    TaskView(
+        TaskSpec(8, NAUGHTY, {"note": NAUGHTY}),
+        Reading(1, 1, 1600000000.0),
+        stale=True,
+        changed_at=1600000000.0,
+        failure=Failure(Reason.HTTP_ERROR, "HTTP status 500", 1600000000.0),
+    ),
+)
+SNAPSHOTS = {
+    "one_account": Snapshot((account(*TASKS),), reloaded_at=1700000000.0),
+    "two_accounts": Snapshot(
+        (account(*TASKS[:2], name="kz"), account(*TASKS[1:3], name="ua", up=False)),
+        reload_successful=False,
+        reloaded_at=1700000000.0,
+        task_file_errors=3,
+    ),
+    "nothing_yet": Snapshot((account(TaskView(TaskSpec(1)), up=None),), reloaded_at=1700000000.0),
+    "no_tasks": Snapshot((account(),), reloaded_at=1700000000.0),
+}
+
+
+def exposed(snapshot: Snapshot) -> str:
+    collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
+    collector.snapshot = snapshot
+    registry.register(collector)
+    text = generate_latest(registry).decode()
+    return text.replace(platform.python_version(), "3.x").replace(f'version="{__version__}"', 'version="x"')
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_the_exposition_is_as_promised(name: str, request: pytest.FixtureRequest) -> None:
+    golden = GOLDEN / f"{name}.txt"
+    assert exposed(SNAPSHOTS[name]) == golden.read_text(), f"regenerate with python {__file__} if meant"
+
+
+def test_every_metric_of_the_contract_is_there() -> None:
+    text = exposed(SNAPSHOTS["one_account"])
+    assert set(re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE)) == {
+        ("mobizon_task_progress", "gauge"),
+        ("mobizon_task_status", "gauge"),
+        ("mobizon_task_up", "gauge"),
+        ("mobizon_task_error", "gauge"),
+        ("mobizon_task_last_success_timestamp_seconds", "gauge"),
+        ("mobizon_task_last_change_timestamp_seconds", "gauge"),
+        ("mobizon_tasks", "gauge"),
+        ("mobizon_up", "gauge"),
+        ("mobizon_api_requests_total", "counter"),
+        ("mobizon_api_request_failures_total", "counter"),
+        ("mobizon_api_request_duration_seconds", "histogram"),
+        ("mobizon_api_request_interval_seconds", "gauge"),
+        ("mobizon_tasks_due", "gauge"),
+        ("mobizon_exporter_build_info", "gauge"),
+        ("mobizon_exporter_config_last_reload_successful", "gauge"),
+        ("mobizon_exporter_config_last_reload_success_timestamp_seconds", "gauge"),
+        ("mobizon_exporter_task_file_errors", "gauge"),
+    }
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_promtool_finds_nothing_to_complain_of(name: str) -> None:
+    promtool = need("promtool")
+    for text in (exposed(SNAPSHOTS[name]),):
+        done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_both_formats_are_negotiated_and_compressed() -> None:
+    exposition = Exposition(lambda: SNAPSHOTS["one_account"])
+    plain, plain_type = await exposition.render("text/plain", compress=False)
+    assert plain_type.startswith("text/plain; version=0.0.4")
+    assert b"mobizon_up 1.0" in plain
+    assert b"process_resident_memory_bytes" in plain
+    assert b"python_info" in plain
+    metrics, metrics_type = await exposition.render(
+        "application/openmetrics-text; version=1.0.0", compress=False
+    )
+    assert metrics_type.startswith("application/openmetrics-text")
+    assert metrics.endswith(b"# EOF\n")
+    packed, _ = await exposition.render("text/plain", compress=True)
+    assert b"mobizon_up 1.0" in gzip.decompress(packed)
+    exposition.close()
+
+
+def test_openmetrics_takes_every_snapshot() -> None:
+    for snapshot in SNAPSHOTS.values():
+        collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
+        collector.snapshot = snapshot
+        registry.register(collector)
+        assert generate_openmetrics(registry).endswith(b"# EOF\n")
+
+
+async def test_whoever_asks_at_the_same_time_shares_one_rendering() -> None:
+    taken = 0
+
+    def snapshot() -> Snapshot:
+        nonlocal taken
+        taken += 1
+        return SNAPSHOTS["one_account"]
+
+    exposition = Exposition(snapshot)
+    answers = await asyncio.gather(*(exposition.render("text/plain", compress=False) for _ in range(50)))
+    assert taken == 1
+    assert len({body for body, _ in answers}) == 1
+    await exposition.render("text/plain", compress=False)
+    assert taken == 2, "a later scrape gets its own"
+    exposition.close()
+
+
+def test_registering_collects_nothing() -> None:
+    class Counting(SnapshotCollector):
+        collected = 0
+
+        def collect(self) -> list[object]:  # type: ignore[override] # only counts
+            Counting.collected += 1
+            return []
+
+    CollectorRegistry(auto_describe=True).register(Counting())
+    assert Counting.collected == 0
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name, snapshot in SNAPSHOTS.items():
+        (GOLDEN / f"{name}.txt").write_text(exposed(snapshot))
