@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import platform
 import random
 import re
@@ -27,7 +28,8 @@ from exporter.log import FORMATS, LEVELS, configure
 from exporter.model import Secret
 from exporter.refresher import Refresher
 from exporter.reload import Reloader, Source
-from exporter.server import WAIT_WITHOUT_HEADER, Pages, Server
+from exporter.routes import WAIT_WITHOUT_HEADER, Pages
+from exporter.server import Server
 from exporter.state import StateFile
 from exporter.watch import ConfigWatch, WatchStatus
 from exporter.workers import Workers
@@ -44,6 +46,9 @@ RENEWED_EVERY = 5.0  # seconds between looks at the certificates
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status, as the contract has it (argparse exits with 2 by itself)."""
+    # Lists and snapshots are tens of thousands of objects without cycles: looking for cycles among them
+    # as often as Python does by default takes longer than making them, and stops every thread meanwhile.
+    gc.set_threshold(50_000, 10, 100)
     flags = _parser().parse_args(arguments)
     configure(flags.log_level, flags.log_format)
     try:
@@ -117,7 +122,7 @@ def _version() -> str:
 
 
 def _path(value: str) -> str:
-    if not re.fullmatch(r"/[^{}?#\s]+", value) or value.startswith("/-/"):
+    if not re.fullmatch(r"/[^{}?#\s]+", value) or value.startswith(("/-/", "/api/", "/static/")):
         raise argparse.ArgumentTypeError(f"expected a path such as /metrics, got {value!r}")
     return value
 

@@ -241,6 +241,12 @@ class _Watched:
                 return sock
         raise failure
 
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc] # of http.client's, which takes any end for that of the headers
+        call: Call | None = getattr(_calls, "current", None)
+        if call and call.expired:
+            raise TimeoutError
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined] # else it would happen within, and count as sending

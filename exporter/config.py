@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NewType
 from urllib.parse import urlsplit
 
@@ -15,7 +15,6 @@ from exporter.model import Secret, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 # what a value of the file means is told by its type; `_schema` below has a check for each
 Duration = NewType("Duration", float)
@@ -359,7 +358,7 @@ class _Build:
                 api.proxy_url,
             ),
             entry.tasks,
-            tuple(os.path.join(glob.escape(str(folder)), pattern) for pattern in entry.task_files),  # noqa: PTH118 - a pattern is no path
+            tuple(str(Path(glob.escape(str(folder))) / pattern) for pattern in entry.task_files),
         )
 
 

@@ -134,6 +134,7 @@ class AccountView:
     failures: Mapping[Reason, int]
     durations: Durations
     tasks: tuple[TaskView, ...]
+    failure: Failure | None = None  # why the account is not served
 
     @property
     def full_refresh(self) -> float:

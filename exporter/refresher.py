@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from exporter.errors import Reason
-from exporter.model import AccountView, Durations, Reading, Secret, Status, TaskView
+from exporter.model import AccountView, Durations, Failure, Reading, Secret, Status, TaskView
 from exporter.pacing import Pacer
 from exporter.scheduler import Request, Schedule, Task
 from exporter.state import Memory, Remembered, fingerprint
@@ -73,6 +73,7 @@ class _Account:
         self.account = account
         self.schedule = schedule
         self.timer: Timer | None = None
+        self.failure: Failure | None = None  # why it is not served
         self.failing: set[int] = set()  # tasks of which a failure has been logged, but not its end
         self.odd: set[tuple[int, int]] = set()  # tasks and their statuses outside 0-3, logged once
 
@@ -215,6 +216,11 @@ class Refresher:
             _log_task(account, task, before)
         if schedule.unserved is not unserved:
             _log_account(account, outcome)
+        if not schedule.unserved:
+            account.failure = None
+        elif not isinstance(outcome, Reading):
+            since = account.failure.since if account.failure else self._wall()
+            account.failure = Failure(outcome.reason, outcome.detail, since)
         self._pump(account)
         self._settle(account)
 
@@ -263,6 +269,7 @@ class Refresher:
                 for task in schedule.tasks.values()
                 if not self._dropped(task, wall)
             ),
+            failure=account.failure,
         )
 
     def _task_view(self, task: Task, wall: float, *, unserved: bool) -> TaskView:

@@ -45,7 +45,7 @@ class Reloader:
 
     async def check(self) -> None:
         """Put in force what has changed, if anything has."""
-        if self._look is None or self._begun:
+        if self._look is None or self._look.done() or self._begun:
             self._begun = False
             self._look = asyncio.create_task(self._run(force=False))
         await asyncio.shield(self._look)

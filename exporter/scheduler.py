@@ -222,7 +222,9 @@ def _take(task: Task, reading: Reading) -> None:
     old = task.reading
     if old is None or (old.progress, old.status) != (reading.progress, reading.status):
         task.changed_at = reading.taken_at
-    if old and reading.taken_at > old.taken_at:
+    if old is None or old.status != reading.status or reading.progress < old.progress:
+        task.speed = None  # it has only begun, or begun again
+    elif reading.taken_at > old.taken_at:
         elapsed = reading.taken_at - old.taken_at
         speed = (reading.progress - old.progress) / elapsed
         weight = 1.0 if task.speed is None else 1 - math.exp(-elapsed / SPEED_MEMORY)

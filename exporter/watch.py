@@ -191,7 +191,7 @@ class _Files:
             with open(path, "rb") as file:
                 content = file.read()
         except OSError as error:
-            self._read[path] = (signature, False, 0)
+            self._read[path] = (signature, signature is not None and not _is_regular(signature), 0)
             raise ConfigError([f"{path}: {(error.strerror or 'cannot be read').lower()}"]) from None
         self._read[path] = (signature, self._rests(signature), hash(content))
         return content
@@ -221,7 +221,11 @@ class _Files:
         """Whether a change would show in the signature; what is no regular file is not read twice."""
         if signature is None:
             return False
-        return not stat.S_ISREG(signature[-1]) or self._wall() - max(signature[:2]) / 1e9 > SETTLES_AFTER
+        return not _is_regular(signature) or self._wall() - max(signature[:2]) / 1e9 > SETTLES_AFTER
+
+
+def _is_regular(signature: _Signature) -> bool:
+    return stat.S_ISREG(signature[-1])
 
 
 def _signature(path: str) -> _Signature | None:

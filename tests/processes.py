@@ -88,10 +88,10 @@ class ExporterProcess:
     def output(self) -> str:
         return "".join(self.lines)
 
-    def scrape(self, timeout: float = 10.0) -> str:
-        """The exposition, as Prometheus with that scrape_timeout gets it."""
+    def scrape(self, timeout: float = 10.0, patience: float | None = None) -> str:
+        """The exposition, as Prometheus with that scrape_timeout gets it; or with more `patience`."""
         headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(timeout)}
-        answer = requests.get(f"{self.url}/metrics", headers=headers, timeout=timeout)
+        answer = requests.get(f"{self.url}/metrics", headers=headers, timeout=patience or timeout)
         assert answer.status_code == 200, answer.text
         return answer.text
 
@@ -133,14 +133,14 @@ class Samples:
             for sample in family.samples
         ]
 
-    def all(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+    def all(self, name: str, /, **labels: str) -> list[tuple[dict[str, str], float]]:
         return [
             (found, value)
             for sample, found, value in self.rows
             if sample == name and labels.items() <= found.items()
         ]
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         found = self.all(name, **labels)
         assert len(found) < 2, found
         return found[0][1] if found else None

@@ -526,6 +526,33 @@ class TestWhatIsShown:
         left = world.view().tasks[0].seconds_left
         assert left == pytest.approx(715, rel=0.02)
 
+    def test_waiting_and_beginning_again_do_not_count_into_the_speed(self) -> None:
+        world = World(account(1))
+        values = iter([*[(0, 0)] * 20, *[(step * 3, 1) for step in range(20)], (0, 1), (3, 1), (6, 1)])
+        world.api.answer = lambda *_: reading(*next(values))
+        speeds = []
+        for _ in range(43):
+            world.scrape()
+            world.loop.advance(15)
+            speeds.append(world.view().tasks[0].speed)
+        assert not any(speeds[:21])
+        assert speeds[21] == speeds[39] == pytest.approx(0.2)
+        assert speeds[40] is None
+        assert speeds[41] == pytest.approx(0.2)
+
+    def test_why_an_account_is_not_served_is_told_until_it_is(self) -> None:
+        world = World(account(3))
+        world.api.answer = lambda *_: failure(Reason.UNAUTHORIZED)
+        world.scrape()
+        world.loop.advance(10)
+        trouble = world.view().failure
+        assert trouble
+        assert (trouble.reason, trouble.since) == (Reason.UNAUTHORIZED, START + 0.1)
+        world.api.answer = lambda *_: reading()
+        world.scrape()
+        world.loop.advance(60)
+        assert world.view().failure is None
+
     def test_a_service_that_was_never_reached_is_down(self) -> None:
         world = World(account(1))
         assert world.view().up is None

@@ -1,0 +1,197 @@
+"""What is answered under which path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiohttp import web
+
+from exporter import __version__, page
+from exporter.api import tasks_json
+from exporter.errors import ConfigError
+from exporter.translations import language_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.typedefs import Handler
+
+    from exporter.exposition import Exposition
+    from exporter.refresher import Refresher
+
+log = structlog.get_logger(__name__)
+
+SCRAPE_TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
+WAIT_WITHOUT_HEADER: Final = 9.5  # Prometheus's default scrape_timeout of 10 s, less the usual offset
+LONGEST_CHECK: Final = 0.25  # seconds that a scrape waits for a look at the configuration files
+PIECE: Final = 64 * 1024  # bytes sent at a time, so that a peer that does not read is noticed
+SEND_TIMEOUT: Final = 10.0  # seconds for each piece
+
+
+class Pages:
+    """The handlers of all paths, over what they show."""
+
+    def __init__(  # noqa: PLR0913 - the composer's table of parts
+        self,
+        refresher: Refresher,
+        exposition: Exposition,
+        *,
+        telemetry_path: str,
+        timeout_offset: float,
+        check: Callable[[], Awaitable[object]],
+        reload: Callable[[], Awaitable[object]] | None,
+    ) -> None:
+        self._refresher = refresher
+        self._exposition = exposition
+        self._telemetry_path = telemetry_path
+        self._timeout_offset = timeout_offset
+        self._check = check
+        self._reload = reload
+        self._looking: asyncio.Future[object] | None = None
+
+    def application(self) -> web.Application:
+        """An application with every route; 404 and 405 are aiohttp's."""
+        app = web.Application(middlewares=[_tell_bugs], client_max_size=64 * 1024)
+        app.on_response_prepare.append(_name_server)
+        app.router.add_get("/", self._status)
+        app.router.add_get("/static/{name}", self._static)
+        app.router.add_get("/api/v1/tasks", self._tasks)
+        app.router.add_get(self._telemetry_path, self._metrics)
+        app.router.add_get("/-/healthy", self._healthy)
+        app.router.add_get("/-/ready", self._ready)
+        app.router.add_post("/-/reload", self._reload_now)
+        return app
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience(request)
+        with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the look goes on
+            await asyncio.wait_for(asyncio.shield(self._check()), LONGEST_CHECK)
+        answered = asyncio.Event()
+        give_up = self._refresher.refresh(deadline, answered.set)
+        try:
+            await answered.wait()
+        finally:
+            give_up()
+        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        accept = ",".join(request.headers.getall("Accept", []))
+        body, content_type = await self._exposition.render(accept, compress=compress)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if compress:
+            headers["Content-Encoding"] = "gzip"
+        return await _send(request, body, headers)
+
+    def _patience(self, request: web.Request) -> float:
+        """How long the scrape may wait, in seconds."""
+        try:
+            timeout = float(request.headers[SCRAPE_TIMEOUT_HEADER])
+        except (KeyError, ValueError):
+            return WAIT_WITHOUT_HEADER
+        if not math.isfinite(timeout) or timeout <= 0:
+            return WAIT_WITHOUT_HEADER
+        return max(0.0, timeout - self._timeout_offset)
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        """The status page. To look is to ask, but not to wait."""
+        self._look()
+        language = language_of(request.headers.get("Accept-Language"))
+        accounts, query = self._refresher.views(), request.query.get("q", "")
+
+        def render() -> bytes:
+            text = page.render(
+                accounts,
+                now=time.time(),
+                language=language,
+                version=__version__,
+                telemetry_path=self._telemetry_path,
+                query=query,
+            )
+            return text.encode()
+
+        body = await self._exposition.in_turn(render)
+        return await _send(request, body, {**page.HEADERS, "Content-Language": language})
+
+    async def _tasks(self, request: web.Request) -> web.StreamResponse:
+        """The same for programs."""
+        self._look()
+        accounts = self._refresher.views()
+        body = await self._exposition.in_turn(lambda: json.dumps(tasks_json(accounts, time.time())).encode())
+        return await _send(request, body, {"Content-Type": "application/json", "Cache-Control": "no-store"})
+
+    async def _static(self, request: web.Request) -> web.Response:
+        file = page.static_files().get(request.match_info["name"])
+        if file is None:
+            raise web.HTTPNotFound
+        return web.Response(body=file.body, headers=dict(file.headers))
+
+    def _look(self) -> None:
+        """Ask for every task, and have the files looked at, without waiting for either."""
+        self._refresher.ask()
+        self._looking = asyncio.ensure_future(self._check())
+
+    async def _healthy(self, _request: web.Request) -> web.Response:
+        return web.Response(text="mobizon-exporter is healthy.\n")
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return web.Response(text="mobizon-exporter is ready.\n")
+
+    async def _reload_now(self, _request: web.Request) -> web.Response:
+        if self._reload is None:
+            return web.Response(
+                status=403, text="Lifecycle API is not enabled: start with --web.enable-lifecycle.\n"
+            )
+        try:
+            await self._reload()
+        except ConfigError as error:
+            return web.Response(status=500, text=f"The last good configuration stays:\n{error}\n")
+        return web.Response(text="Configuration reloaded.\n")
+
+
+async def _send(request: web.Request, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
+    """Answer in pieces; a peer that takes none for a while is hung up on."""
+    if len(body) <= PIECE:
+        return web.Response(body=body, headers=headers)
+    response = web.StreamResponse(headers=headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    if request.method != "HEAD":
+        try:
+            for at in range(0, len(body), PIECE):
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await response.write(body[at : at + PIECE])
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+@web.middleware
+async def _tell_bugs(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A handler that fails is told of in the log, and its peer gets no details."""
+    try:
+        return await handler(request)
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        log.exception("Request cannot be answered", path=request.path)
+        return web.Response(status=500, text="Internal error: see the log.\n")
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "mobizon-exporter"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header (RFC 9110, 12.5.3) allows gzip."""
+    for part in header.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip() == "gzip":
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
