@@ -1,0 +1,123 @@
+"""Slow, silent and idle peers by the hundred, over plain HTTP and TLS, while scrapes wait."""
+
+import asyncio
+import resource
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+from certificates import Authority
+from processes import ExporterProcess, write_config
+
+from exporter import simulator as sim
+from exporter.simulator import Simulator, SimulatorThread
+
+SLOW, IDLE, WAITING = 500, 200, 50
+REQUEST = "GET {} HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 25\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def enough_descriptors() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+
+
+async def get(port: int, tls: ssl.SSLContext | None, path: str) -> tuple[bytes, float]:
+    """The head of an answer, and the seconds it took."""
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, server_hostname="127.0.0.1" if tls else None
+    )
+    writer.write(REQUEST.format(path).encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    took = time.monotonic() - began
+    writer.close()
+    return head, took
+
+
+async def drip(port: int, tls: ssl.SSLContext | None, number: int) -> float:
+    """Sends nothing, a byte a second, or (over TLS) not even a whole hello; seconds until dropped."""
+    began = time.monotonic()
+    silent_hello = tls is not None and number % 3 == 2
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1",
+        port,
+        ssl=None if silent_hello else tls,
+        server_hostname="127.0.0.1" if tls and not silent_hello else None,
+    )
+    if silent_hello:
+        writer.write(b"\x16\x03\x01\x02\x00\x01")
+    text = REQUEST.format("/metrics").encode()
+    dropped = asyncio.ensure_future(reader.read())
+    for at in range(60):
+        if number % 3 == 1:
+            writer.write(text[at : at + 1])
+        done, _ = await asyncio.wait([dropped], timeout=1)
+        if done:
+            break
+    dropped.cancel()
+    await asyncio.gather(dropped, return_exceptions=True)
+    writer.transport.abort()
+    return time.monotonic() - began
+
+
+async def idle(port: int, tls: ssl.SSLContext | None) -> asyncio.StreamWriter:
+    """A connection that was used once and is kept open."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, server_hostname="127.0.0.1" if tls else None
+    )
+    writer.write(REQUEST.format("/-/healthy").encode())
+    await reader.readuntil(b"\r\n\r\n")
+    return writer
+
+
+async def attack(port: int, tls: ssl.SSLContext | None) -> dict[str, list[float]]:
+    kept = await asyncio.gather(*(idle(port, tls) for _ in range(IDLE)))
+    scrapes = [asyncio.ensure_future(get(port, tls, "/metrics")) for _ in range(WAITING)]
+    drips = [asyncio.ensure_future(drip(port, tls, number)) for number in range(SLOW)]
+    health = []
+    while not all(scrape.done() for scrape in scrapes):
+        head, took = await get(port, tls, "/-/healthy")
+        assert head.startswith(b"HTTP/1.1 200")
+        health.append(took)
+        await asyncio.wait(scrapes, timeout=0.2)
+    for scrape in scrapes:
+        assert scrape.result()[0].startswith(b"HTTP/1.1 200")
+    dropped = await asyncio.gather(*drips)
+    for writer in kept:
+        writer.transport.abort()
+    return {"health": health, "scrapes": [scrape.result()[1] for scrape in scrapes], "dropped": dropped}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # peers that are dropped leave transports behind
+@pytest.mark.parametrize("over", ["plain", "tls"])
+def test_slow_silent_and_idle_peers_harm_nobody(over: str, tmp_path: Path) -> None:
+    flags, tls = [], None
+    if over == "tls":
+        authority = Authority(tmp_path)
+        pair = authority.server()
+        (tmp_path / "web.yaml").write_text(
+            f"tls_server_config: {{cert_file: {pair.cert.name}, key_file: {pair.key.name}}}\n"
+        )
+        flags = ["--web.config.file", str(tmp_path / "web.yaml")]
+        tls = ssl.create_default_context(cafile=str(authority.cert))
+    with SimulatorThread(Simulator({1: sim.stalled()})) as api:
+        api.faults[1] = sim.hang()  # so that scrapes wait
+        config = write_config(tmp_path, api.url, [1], extra="  timeout: 15s\n")
+        with ExporterProcess("--config.file", str(config), *flags) as exporter:
+            port = int(exporter.url.rpartition(":")[2])
+            before = exporter.memory()
+            figures = asyncio.run(attack(port, tls))
+            peak = exporter.memory("VmHWM")
+            assert exporter.stop() == 0
+            assert "Traceback" not in exporter.output()
+    print(
+        f"{over}: health at most {max(figures['health']) * 1000:.0f} ms, scrapes served within"
+        f" {max(figures['scrapes']):.1f} s, the last slow peer dropped after {max(figures['dropped']):.0f} s,"
+        f" memory {before / 1e6:.0f} to {peak / 1e6:.0f} MB"
+    )
+    assert max(figures["health"]) < 0.5
+    assert max(figures["dropped"]) < 60
+    assert peak < 200e6

@@ -1,0 +1,137 @@
+"""What survives the end of the process, however it comes."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter import simulator as sim
+from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
+from processes import ExporterProcess, Samples, write_config
+
+SUCCESS = "mobizon_task_last_success_timestamp_seconds"
+
+
+def lives(count: int) -> dict[int, sim.Life]:
+    return {
+        task_id: sim.completed() if task_id % 5 == 0 else sim.growing(3600) for task_id in range(1, count + 1)
+    }
+
+
+def readings(text: str) -> dict[str, tuple[float, float | None, float | None]]:
+    samples = Samples(text)
+    return {
+        labels["task_id"]: (
+            taken,
+            samples.value("mobizon_task_progress", task_id=labels["task_id"]),
+            samples.value("mobizon_task_last_change_timestamp_seconds", task_id=labels["task_id"]),
+        )
+        for labels, taken in samples.all(SUCCESS)
+    }
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_five_seconds(
+    tmp_path: Path,
+) -> None:
+    with SimulatorThread(Simulator(lives(200), limit="off")) as api:
+        config = write_config(tmp_path, api.url, list(range(1, 201)), interval="50ms")
+        flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
+        with ExporterProcess(*flags) as exporter:
+            began = time.monotonic()
+            while time.monotonic() - began < 12:
+                before = readings(exporter.scrape(0.6))
+            killed_at = time.time()
+            assert exporter.stop(signal.SIGKILL) == -signal.SIGKILL
+        api.faults[None] = sim.hang()
+        asked = len(api.requests)
+        with ExporterProcess(*flags) as exporter:
+            after = readings(exporter.scrape(0.6))
+        old = {task_id for task_id, (taken, _, _) in before.items() if taken < killed_at - 5}
+        assert len(old) >= 100, "or it shows nothing"
+        for task_id in old:
+            # it may have been read once more before the kill; what is there is never older
+            assert after[task_id][0] >= before[task_id][0]
+            if after[task_id][0] == before[task_id][0]:
+                assert after[task_id] == before[task_id]
+        finished = {task_id for task_id in old if int(task_id) % 5 == 0}
+        assert {after[task_id] for task_id in finished} == {before[task_id] for task_id in finished}
+        assert finished
+        assert not {request.task_id for request in list(api.requests)[asked:]} & set(map(int, finished))
+    content = (tmp_path / "state.json").read_text()
+    assert DEMO_KEY not in content
+    assert json.loads(content)["version"] == 1
+
+
+def test_after_a_regular_stop_nothing_is_lost(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator(lives(5), limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1, 2, 3, 4, 5], interval="20ms")
+        flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
+        with ExporterProcess(*flags) as exporter:
+            before = readings(exporter.scrape())
+            assert exporter.stop() == 0
+        api.faults[None] = sim.hang()
+        with ExporterProcess(*flags) as exporter:
+            assert readings(exporter.scrape(1.0)) == before
+
+
+def test_another_accounts_readings_are_not_taken_back(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator(lives(2), limit="off", keys=[DEMO_KEY, "Z" * 40])) as api:
+        config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
+        flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
+        with ExporterProcess(*flags) as exporter:
+            exporter.scrape()
+            assert exporter.stop() == 0
+        api.faults[None] = sim.hang()
+        config.write_text(config.read_text().replace(DEMO_KEY, "Z" * 40))
+        with ExporterProcess(*flags) as exporter:
+            assert readings(exporter.scrape(1.0)) == {}
+
+
+def test_finished_tasks_leave_in_time_also_across_restarts(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.completed(), 2: sim.waiting()}, limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
+        config.write_text(config.read_text() + "drop_finished_after: 1h\n")
+        state = tmp_path / "state.json"
+        flags = ["--config.file", str(config), "--state.file", str(state)]
+        with ExporterProcess(*flags) as exporter:
+            assert Samples(exporter.scrape()).value("mobizon_task_status", task_id="1") == 2
+            assert exporter.stop() == 0
+        saved = json.loads(state.read_text())
+        tasks = next(iter(saved["accounts"].values()))
+        tasks["1"]["finished_at"] -= 3601
+        state.write_text(json.dumps(saved))
+        with ExporterProcess(*flags) as exporter:
+            samples = Samples(exporter.scrape())
+            assert samples.value("mobizon_task_status", task_id="1") is None
+            assert samples.value("mobizon_task_status", task_id="2") == 0
+            assert samples.value("mobizon_tasks", status="completed") == 0
+    assert [request.task_id for request in api.requests].count(1) == 1, "it was not asked for again"
+
+
+@pytest.mark.parametrize("content", [b'{"version": 1, "acc', b"[]", b'{"version": 99}', b"\x00" * 100, b""])
+def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    state.write_bytes(content)
+    with SimulatorThread(Simulator(lives(1), limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1])
+        with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
+            exporter.wait_for_line("level=warn msg=.State file cannot be used, starting without")
+            assert Samples(exporter.scrape()).value("mobizon_task_up", task_id="1") == 1
+            assert exporter.stop() == 0
+    aside = list(tmp_path.glob("state.json.unusable-*"))
+    assert [path.read_bytes() for path in aside] == [content]
+    assert json.loads(state.read_text())["version"] == 1
+
+
+def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator(lives(2), limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
+        missing = tmp_path / "missing" / "state.json"
+        with ExporterProcess("--config.file", str(config), "--state.file", str(missing)) as exporter:
+            exporter.scrape()
+            exporter.wait_for_line("State file cannot be written")
+            assert exporter.stop() == 0
+            assert exporter.output().count("State file cannot be written") == 1
