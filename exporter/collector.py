@@ -1,4 +1,7 @@
-"""What is known, as metric families: no I/O, and the names, labels and values that users are promised."""
+"""What is known of accounts and of the exporter itself, as metric families; no I/O.
+
+The series of tasks, of which there may be tens of thousands, are exporter/series.py's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from exporter.model import STATES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from exporter.model import AccountView, TaskView
+    from exporter.model import AccountView
 
     Labels = dict[str, str]
 
@@ -41,47 +44,9 @@ class SnapshotCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """The families of the contract, section 4."""
-        yield from _tasks(self.snapshot.accounts)
+        """The families, in the order in which they are shown."""
         yield from _accounts(self.snapshot.accounts)
         yield from _exporter(self.snapshot)
-
-
-def _tasks(accounts: tuple[AccountView, ...]) -> list[Metric]:
-    """Such as these.
-
-    mobizon_task_progress{name="spring-sale",task_id="124",team="crm"} 45.0
-    mobizon_task_status{name="spring-sale",task_id="124",team="crm"} 1.0
-    mobizon_task_up{name="spring-sale",task_id="124",team="crm"} 0.0
-    mobizon_task_error{name="spring-sale",reason="timeout",task_id="124",team="crm"} 1.0
-    """
-    progress = _gauge("mobizon_task_progress", "Progress of the task in percent, as Mobizon reports it.")
-    status = _gauge(
-        "mobizon_task_status", "Status of the task: 0 waiting, 1 in progress, 2 completed, 3 rejected."
-    )
-    up = _gauge("mobizon_task_up", "Whether the last request for the task was answered with a reading.")
-    error = _gauge("mobizon_task_error", "Why the last request for the task has failed.")
-    success = _gauge(
-        "mobizon_task_last_success_timestamp_seconds", "When the task's reading was taken, in Unix time."
-    )
-    change = _gauge(
-        "mobizon_task_last_change_timestamp_seconds",
-        "When the task's progress or status last changed, in Unix time.",
-    )
-    for account in accounts:
-        for task in account.tasks:
-            labels = _labels(account, task)
-            if task.reading and not task.stale:
-                progress.add_sample(progress.name, labels, task.reading.progress)
-                status.add_sample(status.name, labels, task.reading.status)
-            if task.reading:
-                success.add_sample(success.name, labels, task.reading.taken_at)
-                change.add_sample(change.name, labels, task.changed_at)
-            if task.reading or task.failure:
-                up.add_sample(up.name, labels, 0 if task.failure else 1)
-            if task.failure:
-                error.add_sample(error.name, {**labels, "reason": task.failure.reason.value}, 1)
-    return [progress, status, up, error, success, change]
 
 
 def _accounts(accounts: tuple[AccountView, ...]) -> list[Metric]:
@@ -177,13 +142,3 @@ def _exporter(snapshot: Snapshot) -> list[Metric]:
 
 def _gauge(name: str, documentation: str) -> Metric:
     return Metric(name, documentation, "gauge")
-
-
-def _labels(account: AccountView, task: TaskView) -> Labels:
-    """`task_id`, then what is given of `name`, `account` and the user's labels."""
-    labels = {"task_id": str(task.spec.id)}
-    if task.spec.name:
-        labels["name"] = task.spec.name
-    if account.name:
-        labels["account"] = account.name
-    return labels | dict(task.spec.labels)

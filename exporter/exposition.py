@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.exposition import choose_encoder
 
 from exporter.collector import Snapshot, SnapshotCollector
+from exporter.series import TaskSeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ class Exposition:
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
+        self._tasks = TaskSeries()
         self._collector = SnapshotCollector()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self._collector)
@@ -55,7 +57,8 @@ class Exposition:
 
     async def _render(self, encode: Callable[[CollectorRegistry], bytes], wanted: tuple[str, bool]) -> bytes:
         def run() -> bytes:
-            text = encode(self._registry)
+            snapshot = self._collector.snapshot
+            text = self._tasks.render(snapshot.accounts).encode() + encode(self._registry)
             return gzip.compress(text, _GZIP_LEVEL, mtime=0) if wanted[1] else text
 
         async with self._turn:

@@ -279,7 +279,17 @@ class Refresher:
             and (unserved or task.failure is not None)
             and wall - task.reading.taken_at > self._stale_after
         )
-        return TaskView(task.spec, task.reading, stale, task.changed_at, task.speed, task.failure)
+        view = task.view
+        if (
+            view is None
+            or view.stale is not stale
+            or view.spec is not task.spec
+            or view.reading is not task.reading
+            or view.failure is not task.failure
+        ):
+            view = TaskView(task.spec, task.reading, stale, task.changed_at, task.speed, task.failure)
+            task.view = view  # the same one while nothing changes, so that it need not be rendered again
+        return view
 
     def _dropped(self, task: Task, wall: float) -> bool:
         """Whether a finished task has been shown for long enough."""

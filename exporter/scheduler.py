@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ApiError, Reason
 from exporter.health import Health
-from exporter.model import Failure, Reading, TaskSpec
+from exporter.model import Failure, Reading, TaskSpec, TaskView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ class Task:
     delay: float = 0.0
     served: bool = False  # whether a request for it ever brought a reading
     request: Request | None = None  # the one in flight
+    view: TaskView | None = None  # as it was last shown
 
     @property
     def active(self) -> bool:

@@ -5,18 +5,25 @@ import gzip
 import platform
 import re
 import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+from tools import need
 
-from exporter import __version__
+from exporter import __version__, series
 from exporter.collector import Snapshot, SnapshotCollector
 from exporter.errors import Reason
 from exporter.exposition import Exposition
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
-from tools import need
+from exporter.series import TaskSeries
 
 GOLDEN = Path(__file__).parent / "golden"
 NAUGHTY = 'a "quoted" \\ name\nwith <b>markup</b> и кириллица'
@@ -70,11 +77,11 @@ SNAPSHOTS = {
 }
 
 
-def exposed(snapshot: Snapshot) -> str:
+def exposed(snapshot: Snapshot, generate: Callable[[CollectorRegistry], bytes] = generate_latest) -> str:
     collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
     collector.snapshot = snapshot
     registry.register(collector)
-    text = generate_latest(registry).decode()
+    text = TaskSeries().render(snapshot.accounts) + generate(registry).decode()
     return text.replace(platform.python_version(), "3.x").replace(f'version="{__version__}"', 'version="x"')
 
 
@@ -110,9 +117,14 @@ def test_every_metric_of_the_contract_is_there() -> None:
 @pytest.mark.parametrize("name", SNAPSHOTS)
 def test_promtool_finds_nothing_to_complain_of(name: str) -> None:
     promtool = need("promtool")
-    for text in (exposed(SNAPSHOTS[name]),):
-        done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=exposed(SNAPSHOTS[name]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 async def test_both_formats_are_negotiated_and_compressed() -> None:
@@ -132,12 +144,53 @@ async def test_both_formats_are_negotiated_and_compressed() -> None:
     exposition.close()
 
 
-def test_openmetrics_takes_every_snapshot() -> None:
-    for snapshot in SNAPSHOTS.values():
-        collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
-        collector.snapshot = snapshot
-        registry.register(collector)
-        assert generate_openmetrics(registry).endswith(b"# EOF\n")
+class Parsed(Collector):
+    """What a parser finds in an exposition, as plain families."""
+
+    def __init__(self, text: str, parse: Callable[[str], Iterable[Metric]]) -> None:
+        self._families = list(parse(text))
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+@pytest.mark.parametrize(
+    ("parse", "generate"),
+    [(parse_text, generate_latest), (parse_openmetrics, generate_openmetrics)],
+    ids=["text", "openmetrics"],
+)
+def test_kept_lines_are_what_the_library_makes_of_plain_families(
+    name: str,
+    parse: Callable[[str], Iterable[Metric]],
+    generate: Callable[[CollectorRegistry], bytes],
+) -> None:
+    text = exposed(SNAPSHOTS[name], generate)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Parsed(text, parse))
+    assert text.encode() == generate(registry)
+
+
+def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    formatted = []
+    lines = series._lines
+    monkeypatch.setattr(
+        series, "_lines", lambda name, view: formatted.append(view.spec.id) or lines(name, view)
+    )
+    kept = TaskSeries()
+    first = kept.render((account(*TASKS),))
+    assert kept.render((account(*TASKS),)) == first
+    assert formatted == [task.spec.id for task in TASKS]
+    changed = replace(TASKS[1], reading=Reading(46, 1, 1700000002.0))
+    assert "} 46.0" in kept.render((account(TASKS[0], changed),))
+    assert formatted[len(TASKS) :] == [2]
+    assert 'task_id="3"' not in kept.render((account(TASKS[0]),))
+    assert len(kept._known) == 1
 
 
 async def test_whoever_asks_at_the_same_time_shares_one_rendering() -> None:

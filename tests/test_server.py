@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from processes import ExporterProcess, Samples, write_config
 
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
-from processes import ExporterProcess, Samples, write_config
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,9 @@ GARBAGE = {
     "a header of 200 KB": b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
     "200 KB of headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 25_000 + b"\r\n",
     "a URL of 200 KB": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "two lengths": b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+    "two lengths": (
+        b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde"
+    ),
     "length and chunks": (
         b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"

@@ -1,19 +1,20 @@
 """Random lives of a configuration and its task files, under scrapes: what is shown is the last good list."""
 
+import itertools
 import json
-import os
+import re
 import tempfile
 from pathlib import Path
 
+from fakes import World, failure, reading
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from exporter.collector import Snapshot, SnapshotCollector
 from exporter.config import Config
 from exporter.errors import Reason
+from exporter.series import TaskSeries
 from exporter.watch import ConfigWatch
-from fakes import World, failure, reading
 
 KEY = "K" * 40
 FILES = ("a.yaml", "b.json", "c.yaml")
@@ -37,10 +38,11 @@ class TaskLists(RuleBasedStateMachine):
             failure(Reason.NOT_FOUND) if task_id == 9 else reading(task_id, 1)
         )
         # as if every file had been written long ago, or just now: either way no change may be missed
-        self.watch = ConfigWatch(self.path, {}, lambda: os.stat(self.path).st_mtime + self.world.loop.now)
+        self.watch = ConfigWatch(self.path, {}, lambda: self.path.stat().st_mtime + self.world.loop.now)
         self.put_in_force(self.watch.load())
         self.ever_listed: dict[int, float] = {}
         self.checked = 0
+        self.series = TaskSeries()
 
     def put_in_force(self, config: Config | None) -> None:
         if config is not None:
@@ -55,7 +57,8 @@ class TaskLists(RuleBasedStateMachine):
         self.inline = tasks
         self.put(
             "config.yaml",
-            f"api: {{url: 'http://localhost', key: {KEY}}}\ntasks: {tasks}\ntask_files: ['?.yaml', '*.json']\n",
+            f"api: {{url: 'http://localhost', key: {KEY}}}\ntasks: {tasks}\n"
+            "task_files: ['?.yaml', '*.json']\n",
         )
 
     @rule(tasks=IDS)
@@ -114,16 +117,11 @@ class TaskLists(RuleBasedStateMachine):
     def metrics_equal_the_last_good_list(self) -> None:
         # with a broken main file its own last good tasks stay, and the task files go on being read
         self.look()
-        collector = SnapshotCollector()
-        collector.snapshot = Snapshot(self.world.refresher.views())
         shown = [task.spec.id for view in self.world.refresher.views() for task in view.tasks]
         assert shown == self.listed()
-        exported = {
-            int(sample.labels["task_id"])
-            for family in collector.collect()
-            for sample in family.samples
-            if "task_id" in sample.labels
-        }
+        exported = set(
+            map(int, re.findall('task_id="(\\d+)"', self.series.render(self.world.refresher.views())))
+        )
         assert exported <= set(shown)
         assert self.watch.status.task_file_errors >= len(self.broken)
 
@@ -141,7 +139,7 @@ class TaskLists(RuleBasedStateMachine):
     @invariant()
     def requests_are_spaced(self) -> None:
         sent = self.world.api.sent[self.checked :]
-        for before, after in zip(sent, sent[1:], strict=False):
+        for before, after in itertools.pairwise(sent):
             assert after.at - before.at >= 1 - 1e-6
         self.checked = max(0, len(self.world.api.sent) - 1)
 
