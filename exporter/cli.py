@@ -175,6 +175,7 @@ async def _run(flags: argparse.Namespace) -> int:
         else:
             source = watch = ConfigWatch(Path(flags.config_file))
             config = watch.load()
+            watch.tell()
         workers = Workers(loop)
         stack.callback(workers.close)
         refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret

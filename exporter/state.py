@@ -152,7 +152,8 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else the rename may be lost with the power
+        with contextlib.suppress(OSError):  # not every network file system can, and the file is in place
+            os.fsync(folder)  # else the rename may be lost with the power
     finally:
         os.close(folder)
 

@@ -68,6 +68,14 @@ class ConfigWatch:
         """What is wrong with the task files as they are now."""
         return [problem for tasks in self._lists.values() for problem in (*tasks.problems, *tasks.doubles)]
 
+    def tell(self) -> None:
+        """Log what is wrong with the task files and was not logged before."""
+        problems = dict.fromkeys(self.problems())  # a file of two accounts says the same of both
+        for problem in problems:
+            if problem not in self._told:
+                log.error("Task file is not wholly in force", problem=problem)
+        self._told = set(problems)
+
     def check(self, *, force: bool = False) -> Config | None:
         """The new configuration, if files have changed and the main one is valid; None leaves all as it was.
 
@@ -87,7 +95,11 @@ class ConfigWatch:
         if self._main is None:
             return None
         changed |= self._look_at_task_files(self._main, force=force)
-        return self._merged(self._main) if changed else None
+        if not changed:
+            return None
+        config = self._merged(self._main)
+        self.tell()
+        return config
 
     def _load_main(self) -> tuple[Config, list[str]]:
         read: list[str] = []
@@ -137,11 +149,6 @@ class ConfigWatch:
         for path, tasks in self._lists.items():
             self._lists[path] = replace(tasks, doubles=())
         accounts = tuple(map(self._with_files, main.accounts, self._listing))
-        problems = self.problems()
-        for problem in dict.fromkeys(problems):  # a file of two accounts says the same of both
-            if problem not in self._told:
-                log.error("Task file is not valid, its last good tasks stay", problem=problem)
-        self._told = set(problems)
         errors = sum(bool(tasks.problems or tasks.doubles) for tasks in self._lists.values())
         self.status = replace(self.status, task_file_errors=errors)
         return replace(main, accounts=accounts)
