@@ -113,6 +113,8 @@ class Refresher:
             account = self._by_key.get(key)
             if account is None:
                 account = self._by_key[key] = _Account(settings, Schedule(Pacer(interval, self._rng)))
+            if account.account.api != settings.api:
+                account.schedule.forget_failures()
             account.account = settings
             account.schedule.pacer.interval = interval
             account.schedule.list_tasks(settings.tasks)

@@ -47,7 +47,7 @@ class Reloader:
         """Put in force what has changed, if anything has."""
         if self._look is None or self._look.done() or self._begun:
             self._begun = False
-            self._look = asyncio.create_task(self._run(force=False))
+            self._look = asyncio.create_task(self._run_or_log())
         await asyncio.shield(self._look)
 
     async def reload(self) -> None:
@@ -66,6 +66,13 @@ class Reloader:
     def close(self) -> None:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run_or_log(self) -> None:
+        try:
+            await self._run(force=False)
+        except Exception:
+            # whatever is odd about the files, scrapes go on with the configuration in force
+            log.exception("Configuration files cannot be looked at")
 
     async def _run(self, *, force: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -98,6 +98,12 @@ class Schedule:
         """Whether the API does not serve the account: it is asked one probing request at a time."""
         return self.health.backing_off or self.pacer.outage
 
+    def forget_failures(self) -> None:
+        """The account is reached in another way from now on: what failed so far may work."""
+        self.health = Health()
+        for task in self.tasks.values():
+            task.delay, task.retry_at = 0.0, -math.inf
+
     def list_tasks(self, specs: Iterable[TaskSpec]) -> None:
         """Make this the list of tasks; what is known of those that stay is kept."""
         known = self.tasks
@@ -131,7 +137,7 @@ class Schedule:
     def start(self, now: float) -> Request:
         """Decide the task to ask about; only at or after `next_start`. No other starts until `sent`."""
         tasks = self.tasks.values()
-        if self.health.backing_off:
+        if self.unserved:
             # One that has answered before tells whether the account does, and not the task.
             task = min(
                 (task for task in tasks if task.active and task.request is None),

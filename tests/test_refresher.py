@@ -1,6 +1,7 @@
 """The eight rules of refreshing, under a clock that the test moves."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from fakes import START, FakeApi, World, account, failure, reading
@@ -429,6 +430,35 @@ class TestFailSmall:
         assert world.view().backing_off
         world.loop.advance(6)
         assert len(world.api.sent) >= 6, "the answers still to come from before count for nothing"
+
+    def test_a_new_address_is_tried_at_once(self) -> None:
+        world = World(account(2))
+        world.api.answer = lambda *_: failure(Reason.WRONG_HOST)
+        for _ in range(10):
+            world.scrape()
+            world.loop.advance(15)
+        world.api.answer = lambda *_: reading()
+        before = account(2)
+        world.apply(replace(before, api=replace(before.api, url="https://other.example")))
+        scrape = world.scrape()
+        world.loop.advance(9)
+        assert scrape.took < 3
+        assert all(task.reading and not task.failure for task in scrape.views[0].tasks)
+
+    def test_refusals_while_the_rest_backs_off_leave_something_to_probe_with(self) -> None:
+        world = World(account(3))
+        world.api.answer = lambda _, task_id: failure(
+            Reason.RATE_LIMITED if task_id == 3 else Reason.INVALID_RESPONSE, about_task=True
+        )
+        for _ in range(20):
+            world.scrape()
+            world.loop.advance(5)
+        world.apply(account(2))
+        world.api.answer = lambda *_: reading()
+        for _ in range(4):
+            world.scrape()
+            world.loop.advance(15)
+        assert all(task.reading and not task.failure for task in world.view().tasks)
 
 
 class TestWhatIsShown:
