@@ -448,14 +448,14 @@ class TestFailSmall:
     def test_refusals_while_the_rest_backs_off_leave_something_to_probe_with(self) -> None:
         world = World(account(3))
         world.api.answer = lambda _, task_id: failure(
-            Reason.RATE_LIMITED if task_id == 3 else Reason.INVALID_RESPONSE, about_task=True
+            Reason.RATE_LIMITED if task_id == 3 else Reason.NOT_FOUND
         )
         for _ in range(20):
             world.scrape()
             world.loop.advance(5)
         world.apply(account(2))
         world.api.answer = lambda *_: reading()
-        for _ in range(4):
+        for _ in range(30):
             world.scrape()
             world.loop.advance(15)
         assert all(task.reading and not task.failure for task in world.view().tasks)
