@@ -15,6 +15,7 @@ import requests
 
 from exporter import simulator
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
+from exporter.simulator.lives import NOT_FOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -521,7 +522,7 @@ def test_the_demo_shows_every_state_within_two_minutes() -> None:
     # 2 is both "completed" and the code of a task that is not found, so the latter is looked for apart.
     assert set().union(*(_states(age) for age in range(120))) == {0, 1, 2, 3}
     at_once = [life(0) for _, life in simulator.demo_lives()]
-    assert simulator.NOT_FOUND in at_once
+    assert NOT_FOUND in at_once
     assert (100, 2) in at_once
     assert any(isinstance(answer, tuple) and isinstance(answer[0], str) for answer in at_once)
 

@@ -1,0 +1,44 @@
+"""The tasks that the demo shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exporter.model import TaskSpec
+from exporter.simulator.lives import (
+    as_strings,
+    completed,
+    flaky,
+    growing,
+    missing,
+    rejected,
+    repeating,
+    stalled,
+    waiting,
+)
+
+if TYPE_CHECKING:
+    from exporter.simulator.lives import Life
+
+DEMO_KEY: Final = "SimulatedKeyThatOpensTheDemoAndNoAccount"
+
+
+def demo_lives() -> list[tuple[TaskSpec, Life]]:
+    """The tasks of the demo, which between them show every state within two minutes.
+
+    The exporter does not ask again for what is completed or rejected, so that some wait, or are in
+    progress, even after hours.
+    """
+    crm, marketing = {"team": "crm"}, {"team": "marketing"}
+    return [
+        (TaskSpec(101, "spring-sale-recipients", marketing), growing(45, delay=10)),
+        (TaskSpec(102, "contacts-import-crm", crm), growing(4 * 3600)),
+        (TaskSpec(103, "monthly-report"), completed()),
+        (TaskSpec(104, "black-friday-recipients", marketing), waiting()),
+        (TaskSpec(105, "contacts-import-legacy", crm), rejected(after=40, at=55)),
+        (TaskSpec(106, "loyalty-recipients", marketing), stalled(at=37)),
+        (TaskSpec(107, "delivery-report-deleted"), missing()),
+        (TaskSpec(108, "newsletter-recipients", marketing), as_strings(growing(600, delay=30))),
+        (TaskSpec(109, "campaign-report-weekly"), flaky(growing(1800), every=60, lasting=15)),
+        (TaskSpec(110, "contacts-sync-nightly", crm), repeating(170, growing(150, delay=30))),
+    ]
