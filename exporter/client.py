@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import errno
+import functools
 import http.client
 import logging
 import os
@@ -294,6 +295,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
+@functools.lru_cache(maxsize=4096)  # of accounts; to compile one takes as long as a request
 def _in_any_spelling(key: str) -> re.Pattern[str]:
     """Finds a key as it is and as a URL has it, in which any character may be written by its number."""
     return re.compile("".join(f"(?:{re.escape(c)}|(?i:%{ord(c):02x}))" for c in key))
