@@ -1,12 +1,12 @@
 """One request to Mobizon, and what came of it: a reading, or one error of ours.
 
-Only this module knows `requests`. Mobizon takes its key in the URL, so whatever requests and urllib3 say
-may contain it: nothing of theirs leaves this module, and their loggers are silenced.
+Only this module and exporter/connection.py know `requests`. Mobizon takes its key in the URL, so whatever
+requests and urllib3 say may contain it: nothing of theirs leaves this module, and their loggers are
+silenced.
 """
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import errno
 import functools
@@ -16,19 +16,16 @@ import os
 import re
 import socket
 import ssl
-import threading
 import time
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from exporter import __version__
 from exporter.answer import parse, printable
+from exporter.connection import Call, WatchedAdapter, current
 from exporter.errors import ApiError, Reason
 
 if TYPE_CHECKING:
@@ -47,67 +44,6 @@ for _name in ("urllib3", "requests"):
     _logger = logging.getLogger(_name)
     _logger.addHandler(logging.NullHandler())
     _logger.propagate = False  # stops what their many child loggers say, too, as disabling would not
-
-
-class Call:
-    """One request under way, with a deadline for the whole of it.
-
-    A time-out on each read never fires against a peer that sends a byte now and then, so somebody has to
-    watch the clock: `expire` cuts the connection, from any thread, and the request ends at once.
-    `deadline` is None until the request has begun; from then `timeout` seconds are given to connect, and
-    again from the first byte sent to the last byte read.
-    """
-
-    def __init__(self, timeout: float, sent: Callable[[float], None], clock: Callable[[], float]) -> None:
-        self.timeout = timeout
-        self.deadline: float | None = None
-        self.expired = False
-        self._sent = sent
-        self._clock = clock
-        self._lifeline: socket.socket | None = None
-        self._lock = threading.Lock()
-
-    def begin(self) -> None:
-        """The request starts to connect, or has just been sent."""
-        self.deadline = self._clock() + self.timeout
-
-    def attach(self, connection: socket.socket) -> None:
-        """The connection that the request travels on; TimeoutError if the request has expired.
-
-        It is watched through a descriptor of the call's own. That one outlives the wrapping in TLS, and
-        the closing by http.client of a connection whose answer is still being read; shutting it down
-        ends whatever waits on the first.
-        """
-        lifeline = socket.socket(fileno=os.dup(connection.fileno()))
-        self.detach()
-        with self._lock:
-            if not self.expired:
-                self._lifeline = lifeline
-                return
-        lifeline.close()
-        raise TimeoutError
-
-    def detach(self) -> None:
-        """The request is over, and its connection may serve another."""
-        with self._lock:
-            if self._lifeline is not None:
-                self._lifeline.close()
-                self._lifeline = None
-
-    def sending(self) -> None:
-        """The connection is up; the first byte goes out now."""
-        if self.expired:
-            raise TimeoutError
-        self.begin()
-        self._sent(self._clock())
-
-    def expire(self) -> None:
-        """End the request now."""
-        with self._lock:
-            self.expired = True
-            if self._lifeline is not None:
-                with contextlib.suppress(OSError):  # it is closed already
-                    self._lifeline.shutdown(socket.SHUT_RDWR)
 
 
 class Client:
@@ -129,7 +65,7 @@ class Client:
                 "Accept-Encoding": "identity",  # so that the cap on an answer's size is one
             }
         )
-        adapter = _Adapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
+        adapter = WatchedAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
 
@@ -139,7 +75,7 @@ class Client:
         """Ask for a task's status (Mobizon's taskqueue/getStatus); raises ApiError, and nothing else."""
         key = _in_any_spelling(api.key.reveal())
         call.begin()
-        _calls.current = call
+        current.call = call
         try:
             return self._ask(api, key, task_id, wall)
         except ApiError as error:
@@ -148,7 +84,7 @@ class Client:
         except Exception as error:  # noqa: BLE001 - whatever it is, it may print the key
             failure = _translate(error)
         finally:
-            _calls.current = None
+            current.call = None
             call.detach()
         if call.expired:
             failure = ApiError(Reason.TIMEOUT, f"no complete answer within {call.timeout:g} s")
@@ -190,9 +126,6 @@ class Client:
         return parse(body, wall(), key)
 
 
-_calls = threading.local()
-
-
 class _Session(requests.Session):
     """A session that leaves redirects alone.
 
@@ -202,97 +135,6 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - of requests
         return None
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer that does not fall for a chunk of -1 bytes, which http.client takes for "all there is"."""
-
-    def _safe_read(self, amt: int) -> bytes:
-        if amt < 0:
-            raise http.client.IncompleteRead(b"")
-        read: bytes = super()._safe_read(amt)  # type: ignore[misc] # of http.client's
-        return read
-
-
-class _Watched:
-    """What both kinds of connection do for the call that uses them."""
-
-    sock: Any
-    response_class: Any = _Answer
-
-    def _new_conn(self) -> socket.socket:
-        """As urllib3 has it, but that the call watches the connection while it comes about, too."""
-        call: Call | None = getattr(_calls, "current", None)
-        host, port, options = self._dns_host, self.port, self.socket_options  # type: ignore[attr-defined] # of urllib3's
-        failure = OSError("no address")
-        family = urllib3.util.connection.allowed_gai_family()
-        for *kind, _, address in socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM):
-            sock = socket.socket(*kind)
-            try:
-                for option in options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(self.timeout)  # type: ignore[attr-defined] # of urllib3's
-                if call:
-                    call.attach(sock)
-                sock.connect(address)
-            except OSError as error:
-                sock.close()
-                failure = error
-            else:
-                return sock
-        raise failure
-
-    def _tunnel(self) -> None:
-        super()._tunnel()  # type: ignore[misc] # of http.client's, which takes any end for that of the headers
-        call: Call | None = getattr(_calls, "current", None)
-        if call and call.expired:
-            raise TimeoutError
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is None:
-            self.connect()  # type: ignore[attr-defined] # else it would happen within, and count as sending
-        if call := getattr(_calls, "current", None):
-            call.attach(self.sock)
-            call.sending()
-        super().request(*args, **kwargs)  # type: ignore[misc] # of urllib3's
-
-
-class _Released:
-    """What both kinds of pool do for the call whose connection comes back: it is no longer its own."""
-
-    def _put_conn(self, conn: Any) -> None:
-        if call := getattr(_calls, "current", None):
-            call.detach()
-        super()._put_conn(conn)  # type: ignore[misc] # of urllib3's
-
-
-class _PlainConnection(_Watched, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_Watched, HTTPSConnection):
-    pass
-
-
-class _PlainPool(_Released, HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
-
-
-class _TlsPool(_Released, HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _Adapter(HTTPAdapter):
-    """The adapter of requests over connections that are watched."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-        return manager
 
 
 @functools.lru_cache(maxsize=4096)  # of accounts; to compile one takes as long as a request

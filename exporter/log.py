@@ -56,8 +56,7 @@ def _short_level(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def _logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """`ts=... level=warn msg="two words" ...`, on one line whatever the values hold."""
-    leading = [key for key in ("ts", "level", "msg") if key in event]
-    return " ".join(f"{key}={_quoted(event[key])}" for key in dict.fromkeys([*leading, *event]))
+    return " ".join(f"{key}={_quoted(value)}" for key, value in event.items())
 
 
 def _quoted(value: object) -> str:
@@ -69,7 +68,6 @@ def _quoted(value: object) -> str:
 
 
 def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Values as logfmt can carry them."""
-    return {
-        key: value if isinstance(value, int | float | str) else str(value) for key, value in event.items()
-    }
+    """What every line says first, and values as both formats can carry them."""
+    keys = dict.fromkeys([key for key in ("ts", "level", "msg") if key in event] + list(event))
+    return {key: event[key] if isinstance(event[key], int | float | str) else str(event[key]) for key in keys}

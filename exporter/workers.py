@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.client import Call, Client
+from exporter.client import Client
+from exporter.connection import Call
 from exporter.errors import ApiError
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from exporter import __version__, simulator
 from exporter import answer as answer_module
 from exporter import client as client_module
-from exporter.client import LARGEST_ANSWER, PATH, Call, Client
+from exporter.client import LARGEST_ANSWER, PATH, Client
+from exporter.connection import Call
 from exporter.config import Api
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading, Secret
@@ -1048,7 +1049,8 @@ def test_the_deadline_counts_from_the_first_byte_sent(
 
 MEASURED = """
 import sys, time
-from exporter.client import Call, Client
+from exporter.client import Client
+from exporter.connection import Call
 from exporter.config import Api
 from exporter.errors import ApiError
 from exporter.model import Secret
