@@ -126,7 +126,8 @@ def main() -> None:
             used, refused = [run.used() for run in runs], [run.refused() for run in runs]
             shares = [run.fairness() for run in runs]
             print(
-                f"{model:8} {count} exporter{'s' * (count > 1):1}      used {mean(used):6.1%} (least {min(used):6.1%})"
+                f"{model:8} {count} exporter{'s' * (count > 1):1}      "
+                f"used {mean(used):6.1%} (least {min(used):6.1%})"
                 f"  refused {mean(refused):6.1%} (most {max(refused):6.1%})"
                 f"  smallest/largest share {mean(shares):.2f} (least {min(shares):.2f})"
             )
@@ -134,12 +135,14 @@ def main() -> None:
         rate = max(sum(330 < at < 420 for at, _ in run.times[0]) / 90 for run in runs)
         used = [run.used(since=420 + 120) for run in runs]
         print(
-            f"{model:8} all refused     a request in {1 / rate:.1f} s; from the third minute on used {min(used):6.1%}"
+            f"{model:8} all refused     a request in {1 / rate:.1f} s; "
+            f"from the third minute on used {min(used):6.1%}"
         )
         runs = [simulate(with_script(until=900), model, seed) for seed in SEEDS]
         used = [run.used(since=900 + 180, client=0) for run in runs]
         print(
-            f"{model:8} after a script  from the third minute on used {mean(used):6.1%} (least {min(used):6.1%})"
+            f"{model:8} after a script  "
+            f"from the third minute on used {mean(used):6.1%} (least {min(used):6.1%})"
         )
 
 

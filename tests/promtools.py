@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+
 from tools import need
 
 if TYPE_CHECKING:

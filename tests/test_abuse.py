@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from certificates import Authority
-from processes import ExporterProcess, write_config
 
+from certificates import Authority
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
+from processes import ExporterProcess, write_config
 
 SLOW, IDLE, WAITING = 500, 200, 50
 REQUEST = "GET {} HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 25\r\n\r\n"

@@ -12,15 +12,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import promql
-import promtools
 import pytest
 import requests
 import yaml
+
+import promql
+import promtools
+from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread, growing, rejected
 from promtools import ROOT
 from tools import need
-
-from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread, growing, rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

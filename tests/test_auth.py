@@ -14,10 +14,10 @@ import aiohttp
 import bcrypt
 import pytest
 from aiohttp import web
-from certificates import serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certificates import serving
 from exporter import auth
 from exporter.model import Secret
 from exporter.webconfig import WebConfig

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from processes import ExporterProcess
-from tools import need
 
 from exporter import page as status
 from exporter.errors import Reason
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from processes import ExporterProcess
+from tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

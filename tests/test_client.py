@@ -18,17 +18,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import responses
-from certificates import Authority
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certificates import Authority
 from exporter import __version__, simulator
 from exporter import answer as answer_module
 from exporter import client as client_module
 from exporter.client import LARGEST_ANSWER, PATH, Client
-from exporter.connection import Call
 from exporter.config import Api
+from exporter.connection import Call
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading, Secret
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread

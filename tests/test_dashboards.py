@@ -11,10 +11,11 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import promql
-import promtools
 import pytest
 from grafana_foundation_sdk.models import units
+
+import promql
+import promtools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

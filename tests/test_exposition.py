@@ -16,7 +16,6 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
-from tools import need
 
 from exporter import __version__, series
 from exporter.collector import Snapshot, SnapshotCollector
@@ -24,6 +23,7 @@ from exporter.errors import Reason
 from exporter.exposition import Exposition
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
 from exporter.series import TaskSeries
+from tools import need
 
 GOLDEN = Path(__file__).parent / "golden"
 NAUGHTY = 'a "quoted" \\ name\nwith <b>markup</b> и кириллица'
@@ -179,9 +179,12 @@ def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_for
 ) -> None:
     formatted = []
     lines = series._lines
-    monkeypatch.setattr(
-        series, "_lines", lambda name, view: formatted.append(view.spec.id) or lines(name, view)
-    )
+
+    def counted(name: str | None, view: TaskView) -> tuple[str, ...]:
+        formatted.append(view.spec.id)
+        return lines(name, view)
+
+    monkeypatch.setattr(series, "_lines", counted)
     kept = TaskSeries()
     first = kept.render((account(*TASKS),))
     assert kept.render((account(*TASKS),)) == first

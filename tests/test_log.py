@@ -12,9 +12,9 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_client import KEY, Peer, ask, head_of, making, sending
 
 from exporter.log import FORMATS, LEVELS, configure
+from test_client import KEY, Peer, ask, head_of, making, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from processes import ExporterProcess, Samples, write_config
 
 from exporter import simulator as sim
 from exporter.simulator import DEMO_KEY, Life, Simulator, SimulatorThread
+from processes import ExporterProcess, Samples, write_config
 
 
 def lives(count: int) -> dict[int, Life]:

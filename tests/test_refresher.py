@@ -1,14 +1,15 @@
 """The eight rules of refreshing, under a clock that the test moves."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from fakes import START, FakeApi, World, account, failure, reading
 from structlog.testing import capture_logs
 
-from exporter.errors import Reason
+from exporter.errors import ApiError, Reason
 from exporter.model import Reading
+from fakes import START, FakeApi, World, account, failure, reading
 
 ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]
 
@@ -239,7 +240,9 @@ class TestShared:
 class TestSlowDownWhenTold:
     def test_a_refused_task_stays_due(self) -> None:
         world = World(account(2))
-        answers = iter([failure(Reason.RATE_LIMITED), reading(), reading(), reading()])
+        answers: Iterator[Reading | ApiError] = iter(
+            [failure(Reason.RATE_LIMITED), reading(), reading(), reading()]
+        )
         world.api.answer = lambda *_: next(answers)
         scrape = world.scrape()
         world.loop.advance(9)
@@ -256,7 +259,9 @@ class TestSlowDownWhenTold:
 
     def test_retry_after_is_honoured(self) -> None:
         world = World(account(2))
-        answers = itertools.chain([failure(Reason.RATE_LIMITED, retry_after=20)], itertools.repeat(reading()))
+        answers: Iterator[Reading | ApiError] = itertools.chain(
+            [failure(Reason.RATE_LIMITED, retry_after=20)], itertools.repeat(reading())
+        )
         world.api.answer = lambda *_: next(answers)
         world.scrape()
         world.loop.advance(60)

@@ -4,12 +4,12 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from fakes import Scrape, World, account, failure, reading
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exporter.errors import Reason
+from fakes import Scrape, World, account, failure, reading
 
 KEYS = ("A" * 40, "B" * 40)
 ASK_LASTS = 300 + 12 * 6 * 5 + 61  # seconds: see scheduler.ASK_LASTS, and the longest spacing and back-off

@@ -9,8 +9,7 @@ import pytest
 import requests
 
 from exporter import simulator as sim
-from exporter.config import TaskSpec
-from exporter.model import Reading, Secret
+from exporter.model import Reading, Secret, TaskSpec
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.state import Remembered, dump, fingerprint
 from exporter.watch import ConfigWatch

@@ -17,11 +17,8 @@ from urllib.parse import quote, quote_plus, unquote_plus
 import pytest
 import requests
 import structlog
-from certificates import Authority
-from processes import PATIENCE, ExporterProcess
-from test_client import BROKEN, GIB, GOOD, SOON, Peer, Visit, after_request, api, head_of, sending, streaming
-from test_workers import Sent, working
 
+from certificates import Authority
 from exporter import simulator
 from exporter.answer import parse
 from exporter.client import PATH
@@ -29,6 +26,9 @@ from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.model import Secret
 from exporter.simulator import Simulator, SimulatorThread
+from processes import PATIENCE, ExporterProcess
+from test_client import BROKEN, GIB, GOOD, SOON, Peer, Visit, after_request, api, head_of, sending, streaming
+from test_workers import Sent, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from processes import ExporterProcess, Samples, write_config
 
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
+from processes import ExporterProcess, Samples, write_config
 
 
 @pytest.fixture(scope="module")

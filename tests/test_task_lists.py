@@ -6,7 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from fakes import World, failure, reading
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -15,6 +14,7 @@ from exporter.config import Config
 from exporter.errors import Reason
 from exporter.series import TaskSeries
 from exporter.watch import ConfigWatch
+from fakes import World, failure, reading
 
 KEY = "K" * 40
 FILES = ("a.yaml", "b.json", "c.yaml")

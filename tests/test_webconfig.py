@@ -12,10 +12,10 @@ import bcrypt
 import pytest
 import requests
 from aiohttp import web
-from certificates import PASSPHRASE, Authority, Pair, ip, rsa_key, serving
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from certificates import PASSPHRASE, Authority, Pair, ip, rsa_key, serving
 from exporter import auth, webconfig
 from exporter import tls as tls_module
 from exporter.errors import ConfigError

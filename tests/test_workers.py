@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+
+from exporter import simulator
+from exporter import workers as workers_module
+from exporter.errors import ApiError, Reason
+from exporter.model import Reading, Secret
+from exporter.simulator import Simulator, SimulatorThread
+from exporter.workers import Workers
 from test_client import (
     BROKEN,
     GOOD,
@@ -29,13 +36,6 @@ from test_client import (
     silent,
     unanswering,
 )
-
-from exporter import simulator
-from exporter import workers as workers_module
-from exporter.errors import ApiError, Reason
-from exporter.model import Reading, Secret
-from exporter.simulator import Simulator, SimulatorThread
-from exporter.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
