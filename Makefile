@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+COVERAGE := 90
 
 .PHONY: help demo test check format lint types dashboards screenshot clean
 
@@ -21,13 +22,16 @@ demo: $(VENV)/.runtime  ## run against the built-in simulated API, on port 10117
 	$(BIN)/mobizon-exporter --demo
 
 test: $(VENV)/.development  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.development  ## everything CI demands: format, lint, types, tests with coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-report=
+	$(BIN)/python -m pytest -m alone --cov --cov-append --cov-report=term-missing:skip-covered
+	$(BIN)/coverage report --fail-under=$(COVERAGE) >/dev/null
 
 format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff format .
@@ -35,6 +39,7 @@ format: $(VENV)/.development  ## format the code, and mend what lint can mend
 
 dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
 	$(BIN)/python -m dashboards
+	$(BIN)/python deploy/kubernetes/generate.py
 
 screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
 	$(BIN)/python docs/screenshot.py

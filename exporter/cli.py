@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import os
 import platform
 import random
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,12 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if flags.web_config_file:
                 webconfig.load(Path(flags.web_config_file))
             return _check(Path(flags.config_file))
-        return asyncio.run(_run(flags))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+        status = asyncio.run(_run(flags))
     except ConfigError as error:
         print(error, file=sys.stderr)
     except BindError as error:
         print(f"mobizon-exporter: {error}", file=sys.stderr)
+    else:
+        _leave(status)
+        return status
     return 1
+
+
+def _leave(status: int) -> None:
+    """End the process now if a thread would hold it up, in the look-up of a name or a dead file system."""
+    waiting = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(thread.is_alive() and not thread.daemon for thread in waiting):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,13 +195,10 @@ async def _run(flags: argparse.Namespace) -> int:
         stack.callback(workers.close)
         refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret
         refresher.apply(config)
-        if flags.state_file:
-            state = StateFile(Path(flags.state_file))
+        state = StateFile(Path(flags.state_file)) if flags.state_file else None
+        if state:
             stack.callback(state.close)
             refresher.restore(state.read())
-            keeping = loop.create_task(state.keep(lambda: refresher.changes, refresher.memory))
-            stack.push_async_callback(state.save, None, refresher.memory)
-            stack.callback(keeping.cancel)
         reloader = Reloader(source, refresher.apply)
         stack.callback(reloader.close)
         exposition = Exposition(lambda: _snapshot(refresher, reloader))
@@ -206,10 +218,17 @@ async def _run(flags: argparse.Namespace) -> int:
             renewing = loop.create_task(_renew(web.tls))
             stack.callback(renewing.cancel)
         listening = await server.start(flags.listen or [":10117"])
+        if state:  # only now: a second process that cannot listen must not write into the file of the first
+            stack.push_async_callback(state.save, None, refresher.memory)
+            stack.callback(loop.create_task(state.keep(lambda: refresher.changes, refresher.memory)).cancel)
         reloads: set[asyncio.Task[None]] = set()
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: reloads.add(loop.create_task(reloader.reload_or_log()))
-        )
+
+        def reload() -> None:
+            task = loop.create_task(reloader.reload_or_log())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         _tell_start(flags, config, listening)
         await stop.wait()
         log.info("Stopping")

@@ -22,8 +22,8 @@ class Health:
     request may probe, while `backing_off`.
     """
 
-    def __init__(self) -> None:
-        self.up: bool | None = None
+    def __init__(self, up: bool | None = None) -> None:  # noqa: FBT001 - three values, and named by its place
+        self.up = up
         self.until = -math.inf
         self._delay = 0.0
         self._since = -math.inf
@@ -40,6 +40,12 @@ class Health:
         self.up = True
         self._delay = 0.0
         self._unreachable = self._failed = 0
+
+    def refused(self, *, outage: bool) -> None:
+        """A request came too early: the API was reached, but in an outage it serves nobody."""
+        self._unreachable = 0
+        if outage:
+            self.up = False
 
     def failed(self, error: ApiError, started: float, now: float) -> None:
         """A request that started at `started` has failed; being refused for coming early is not meant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -34,7 +35,7 @@ def configure(level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, _plain, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _Line(),
         cache_logger_on_first_use=False,
     )
     foreign = logging.StreamHandler(sys.stderr)
@@ -46,6 +47,17 @@ def configure(level: str, form: str) -> None:
     )
     # Of libraries only trouble is told: at lower levels they print what they are given, URLs with keys, too.
     logging.basicConfig(handlers=[foreign], level=max(LEVELS[level], logging.WARNING), force=True)
+
+
+class _Line:
+    """Writes lines to stderr; a full disk or a closed pipe there costs the lines and nothing else."""
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 def _short_level(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -38,6 +38,7 @@ USUAL_WEIGHT: Final = 0.05
 SHIFT: Final = 0.8  # at most, once after a refusal
 OUTAGE_AFTER: Final = 10  # refusals in a row
 OUTAGE_MOST: Final = 5.0
+LONGEST_OUTAGE_SPACING: Final = 60.0  # seconds
 RETRY_AFTER_MOST: Final = 60.0  # seconds
 
 
@@ -69,7 +70,7 @@ class Pacer:
     def spacing(self) -> float:
         """Seconds from the start of a request to the start of the next, as now in force."""
         if self.outage:
-            return self.interval * self._pause
+            return min(self.interval * self._pause, max(self.interval, LONGEST_OUTAGE_SPACING))
         return self.interval * (1 + self._margin) * self._company
 
     @property

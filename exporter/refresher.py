@@ -6,11 +6,11 @@ reports to callbacks on the loop.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from exporter.errors import Reason
+from exporter.errors import ApiError, Reason
 from exporter.model import AccountView, Durations, Failure, Reading, Secret, Status, TaskView
 from exporter.pacing import Pacer
 from exporter.scheduler import Request, Schedule, Task
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.config import Account, Api, Config
-    from exporter.errors import ApiError
 
 log = structlog.get_logger(__name__)
+
+UNCLAIMED_FOR: Final = 600.0  # seconds that what is known of tasks not listed is kept after a start
 
 
 class Timer(Protocol):
@@ -74,8 +75,6 @@ class _Account:
         self.schedule = schedule
         self.timer: Timer | None = None
         self.failure: Failure | None = None  # why it is not served
-        self.failing: set[int] = set()  # tasks of which a failure has been logged, but not its end
-        self.odd: set[tuple[int, int]] = set()  # tasks and their statuses outside 0-3, logged once
 
     def fields(self, task: Task | None = None) -> dict[str, object]:
         """What a log line says of whom it is about."""
@@ -100,6 +99,8 @@ class Refresher:
         self._waiters: set[_Waiter] = set()
         self._stale_after = self._drop_finished_after = 0.0
         self._closed = False
+        self._unclaimed: Memory = {}  # what an earlier process knew of tasks that are not listed yet
+        self._unclaimed_until = 0.0
         self.changes = 0  # grows whenever there is something new to save
 
     def apply(self, config: Config) -> None:
@@ -108,13 +109,19 @@ class Refresher:
         self._stale_after = config.stale_after
         self._drop_finished_after = config.drop_finished_after
         before, self._accounts = self._accounts, []
+        keys = {settings.api.key for settings in config.accounts}
         for settings in config.accounts:
             key, interval = settings.api.key, settings.api.request_interval
             account = self._by_key.get(key)
             if account is None:
                 account = self._by_key[key] = _Account(settings, Schedule(Pacer(interval, self._rng)))
-            if account.account.api != settings.api:
+            if account not in before:
+                former = next((other for other in before if _rotated(other.account, settings, keys)), None)
+                if former:
+                    account.schedule.take_over(former.schedule)
+            if _route(account.account.api) != _route(settings.api):
                 account.schedule.forget_failures()
+                account.failure = None
             account.account = settings
             account.schedule.pacer.interval = interval
             account.schedule.list_tasks(settings.tasks)
@@ -122,6 +129,7 @@ class Refresher:
         for account in before:
             if account not in self._accounts:
                 account.schedule.list_tasks(())
+        self._claim()
         for account in {*before, *self._accounts}:
             self._pump(account)
             self._settle(account)
@@ -152,25 +160,39 @@ class Refresher:
         return lambda: self._drop(waiter)
 
     def restore(self, memory: Memory) -> None:
-        """Take back what an earlier process knew of the tasks that are listed."""
-        for account in self._accounts:
-            known = memory.get(fingerprint(account.account.api.key), {})
+        """Take back what an earlier process knew of the tasks that are listed, now or before long.
+
+        A task file may be half-written at the start, and its tasks are listed only when it is whole.
+        """
+        self._unclaimed = {account: dict(tasks) for account, tasks in memory.items()}
+        self._unclaimed_until = self._loop.time() + UNCLAIMED_FOR
+        self._claim()
+
+    def _claim(self) -> None:
+        now, wall = self._loop.time(), self._wall()
+        if now >= self._unclaimed_until:
+            self._unclaimed = {}
+        for account in self._accounts if self._unclaimed else ():
+            known = self._unclaimed.get(fingerprint(account.account.api.key), {})
             for task_id in known.keys() & account.schedule.tasks.keys():
-                task, remembered = account.schedule.tasks[task_id], known[task_id]
+                task, remembered = account.schedule.tasks[task_id], known.pop(task_id)
                 if task.reading is None:
                     task.reading, task.served = remembered.reading, True
+                    task.read_at = now - max(0.0, wall - remembered.reading.taken_at)
                     task.changed_at, task.finished_at = remembered.changed_at, remembered.finished_at
 
     def memory(self) -> Memory:
         """What a later process should know."""
-        return {
-            fingerprint(account.account.api.key): {
-                task_id: Remembered(task.reading, task.changed_at, task.finished_at)
+        if self._loop.time() >= self._unclaimed_until:
+            self._unclaimed = {}
+        memory = {account: dict(tasks) for account, tasks in self._unclaimed.items()}
+        for account in self._accounts:
+            memory.setdefault(fingerprint(account.account.api.key), {}).update(
+                (task_id, Remembered(task.reading, task.changed_at, task.finished_at))
                 for task_id, task in account.schedule.tasks.items()
                 if task.reading
-            }
-            for account in self._accounts
-        }
+            )
+        return memory
 
     def close(self) -> None:
         """Send nothing any more, and let every waiting scrape go with what is known."""
@@ -198,12 +220,18 @@ class Refresher:
             account.timer = self._loop.call_at(at, lambda: self._pump(account))
             return
         request = account.schedule.start(now)
-        self._send(
-            account.account.api,
-            request.task.spec.id,
-            lambda when: self._sent(account, request, when),
-            lambda outcome: self._finished(account, request, outcome),
-        )
+        try:
+            self._send(
+                account.account.api,
+                request.task.spec.id,
+                lambda when: self._sent(account, request, when),
+                lambda outcome: self._finished(account, request, outcome),
+            )
+        except Exception:  # such as no more threads: the request has to end, or no other would start
+            log.exception("Request cannot be sent", **account.fields(request.task))
+            self._finished(
+                account, request, ApiError(Reason.CONNECTION_ERROR, "it cannot be sent: see the log")
+            )
 
     def _sent(self, account: _Account, request: Request, when: float) -> None:
         account.schedule.sent(request, when)
@@ -267,19 +295,21 @@ class Refresher:
             failures=dict(stats.failures),
             durations=Durations(stats.buckets, tuple(stats.counts), stats.seconds),
             tasks=tuple(
-                self._task_view(task, wall, unserved=unserved)
+                self._task_view(task, now, unserved=unserved)
                 for task in schedule.tasks.values()
                 if not self._dropped(task, wall)
             ),
             failure=account.failure,
         )
 
-    def _task_view(self, task: Task, wall: float, *, unserved: bool) -> TaskView:
+    def _task_view(self, task: Task, now: float, *, unserved: bool) -> TaskView:
+        known = task.view is not None and task.view.stale and task.view.reading is task.reading
         stale = (
             task.reading is not None
             and not task.reading.final
-            and (unserved or task.failure is not None)
-            and wall - task.reading.taken_at > self._stale_after
+            # once stale, only a new reading makes it current
+            and (known or unserved or task.failure is not None)
+            and now - task.read_at > self._stale_after
         )
         view = task.view
         if (
@@ -302,15 +332,25 @@ class Refresher:
         )
 
 
+def _route(api: Api) -> tuple[object, ...]:
+    """How an API is reached, whatever the key."""
+    return api.url, api.proxy_url, api.ca_file
+
+
+def _rotated(former: Account, now: Account, keys: set[Secret]) -> bool:
+    """Whether an account is a former one with a new key: what is known of its tasks holds on."""
+    return former.api.key not in keys and (former.name, former.api.url) == (now.name, now.api.url)
+
+
 def _log_task(account: _Account, task: Task, before: Reading | None) -> None:
     """One line when a task changes state, and when a failure begins or ends."""
     about, failure, reading = account.fields(task), task.failure, task.reading
     if failure and failure.reason is not Reason.RATE_LIMITED and not account.schedule.unserved:
-        if task.spec.id not in account.failing:
+        if not task.failure_told:
             log.warning("Task cannot be read", **about, reason=failure.reason.value, detail=failure.detail)
-        account.failing.add(task.spec.id)
-    if failure is None and task.spec.id in account.failing:
-        account.failing.discard(task.spec.id)
+        task.failure_told = True
+    if failure is None and task.failure_told:
+        task.failure_told = False
         log.info("Task can be read again", **about)
     if reading is None or (before and before.status == reading.status):
         return
@@ -318,8 +358,8 @@ def _log_task(account: _Account, task: Task, before: Reading | None) -> None:
     state = Status(reading.status).name.lower() if known else "unknown"
     if known:
         log.info("Task changed state", **about, state=state, progress=reading.progress)
-    elif (task.spec.id, reading.status) not in account.odd:
-        account.odd.add((task.spec.id, reading.status))
+    elif task.odd_told != reading.status:
+        task.odd_told = reading.status
         log.warning("Task has a status that is not documented", **about, status=reading.status)
 
 

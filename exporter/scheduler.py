@@ -8,7 +8,7 @@ latest number has been answered.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ApiError, Reason
@@ -45,6 +45,9 @@ class Task:
     retry_at: float = -math.inf
     delay: float = 0.0
     served: bool = False  # whether a request for it ever brought a reading
+    read_at: float = -math.inf  # monotonic: when the reading was taken
+    failure_told: bool = False  # whether the log tells of its failure, but not yet of its end
+    odd_told: int | None = None  # the undocumented status that the log tells of
     request: Request | None = None  # the one in flight
     view: TaskView | None = None  # as it was last shown
 
@@ -100,9 +103,16 @@ class Schedule:
 
     def forget_failures(self) -> None:
         """The account is reached in another way from now on: what failed so far may work."""
-        self.health = Health()
+        self.health = Health(self.health.up)
         for task in self.tasks.values():
             task.delay, task.retry_at = 0.0, -math.inf
+
+    def take_over(self, other: Schedule) -> None:
+        """Know of tasks what another schedule knows: that of the same account under its former key."""
+        self.tasks = {
+            task_id: replace(task, answered=self._ask, request=None, delay=0.0, retry_at=-math.inf)
+            for task_id, task in other.tasks.items()
+        }
 
     def list_tasks(self, specs: Iterable[TaskSpec]) -> None:
         """Make this the list of tasks; what is known of those that stay is kept."""
@@ -138,10 +148,10 @@ class Schedule:
         """Decide the task to ask about; only at or after `next_start`. No other starts until `sent`."""
         tasks = self.tasks.values()
         if self.unserved:
-            # One that has answered before tells whether the account does, and not the task.
+            # One that answered when it was last asked tells whether the account does, and not the task.
             task = min(
                 (task for task in tasks if task.active and task.request is None),
-                key=lambda task: (not task.served, task.failure is not None, task.asked_at),
+                key=lambda task: (not task.served or task.failure is not None, task.asked_at),
             )
         else:
             task = min(
@@ -175,6 +185,7 @@ class Schedule:
             self._latency = max(took, 0.9 * self._latency + 0.1 * took)
         if isinstance(outcome, Reading):
             self.health.served()
+            task.read_at = now
             _take(task, outcome)
         else:
             self._failed(request, outcome, now, wall)
@@ -185,8 +196,7 @@ class Schedule:
         task.failure = Failure(error.reason, error.detail, task.failure.since if task.failure else wall)
         if error.reason is Reason.RATE_LIMITED:
             self.pacer.refused(now, error.retry_after)
-            if self.pacer.outage:
-                self.health.up = False
+            self.health.refused(outage=self.pacer.outage)
             return
         self.health.failed(error, request.started, now)
         if not self.health.backing_off:  # else it is not the task that needs to be left alone
@@ -236,7 +246,7 @@ def _take(task: Task, reading: Reading) -> None:
         speed = (reading.progress - old.progress) / elapsed
         weight = 1.0 if task.speed is None else 1 - math.exp(-elapsed / SPEED_MEMORY)
         task.speed = speed if task.speed is None else task.speed + weight * (speed - task.speed)
-    if reading.final and task.finished_at is None:
+    if reading.final:
         task.finished_at = reading.taken_at
     task.reading, task.failure, task.served = reading, None, True
     task.delay, task.retry_at = 0.0, -math.inf

@@ -85,7 +85,10 @@ class StateFile:
         """Save again and again, whenever `mark` tells that there is something new; until cancelled."""
         while True:
             await asyncio.sleep(SAVED_EVERY)
-            await self.save(mark(), memory)
+            try:
+                await self.save(mark(), memory)
+            except Exception:
+                log.exception("State cannot be saved")
 
     async def save(self, mark: object, memory: Callable[[], Memory]) -> None:
         """Save now, unless `mark` is that of what was saved last."""

@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -56,6 +57,7 @@ class ConfigWatch:
         self._main_files: list[str] = []
         self._listing: list[list[str]] = []  # the task files there are, by account
         self._lists: dict[str, _TaskList] = {}
+        self._folders: dict[str, str] = {}  # what is wrong with folders that cannot be listed
         self._told: set[str] = set()
 
     def load(self) -> Config:
@@ -66,7 +68,8 @@ class ConfigWatch:
 
     def problems(self) -> list[str]:
         """What is wrong with the task files as they are now."""
-        return [problem for tasks in self._lists.values() for problem in (*tasks.problems, *tasks.doubles)]
+        told = [problem for tasks in self._lists.values() for problem in (*tasks.problems, *tasks.doubles)]
+        return [*self._folders.values(), *told]
 
     def tell(self) -> None:
         """Log what is wrong with the task files and was not logged before."""
@@ -119,22 +122,43 @@ class ConfigWatch:
 
     def _look_at_task_files(self, config: Config, *, force: bool) -> bool:
         """Read what has changed; whether anything has."""
+        folders, self._folders = self._folders, {}
         self._listing = [
-            list(dict.fromkeys(path for pattern in account.task_files for path in sorted(glob.glob(pattern))))
+            list(dict.fromkeys(path for pattern in account.task_files for path in self._list(pattern)))
             for account in config.accounts
         ]
         lists = {path: self._lists.get(path) for paths in self._listing for path in paths}
         for path, known in lists.items():
+            if os.path.dirname(path) in self._folders:
+                continue  # what cannot be listed need not be read
             if known is None or force or self._files.changed(path):
                 lists[path] = self._read_tasks(path, known)
         # one that has vanished meanwhile is as good as one that was not listed
         new = {path: tasks for path, tasks in lists.items() if tasks is not None}
         # what other files make of a list is not of the file itself
-        changed = new.keys() != self._lists.keys() or any(new[path] is not self._lists[path] for path in new)
+        changed = (
+            new.keys() != self._lists.keys()
+            or any(new[path] is not self._lists[path] for path in new)
+            or folders != self._folders
+        )
         if changed:
             self._files.forget_all_but({*self._main_files, *new})
         self._lists = new
         return changed
+
+    def _list(self, pattern: str) -> list[str]:
+        """The task files that fit; where their folder cannot be listed now, those of last time."""
+        folder = os.path.dirname(pattern)
+        try:
+            os.scandir(folder).close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # there may be one later, or it is a pattern itself
+        except OSError as error:
+            self._folders[folder] = f"{folder}: {(error.strerror or 'cannot be listed').lower()}"
+            return [
+                path for path in self._lists if os.path.dirname(path) == folder and fnmatch(path, pattern)
+            ]
+        return sorted(glob.glob(pattern))
 
     def _read_tasks(self, path: str, known: _TaskList | None) -> _TaskList | None:
         try:
@@ -150,6 +174,7 @@ class ConfigWatch:
             self._lists[path] = replace(tasks, doubles=())
         accounts = tuple(map(self._with_files, main.accounts, self._listing))
         errors = sum(bool(tasks.problems or tasks.doubles) for tasks in self._lists.values())
+        errors += len(self._folders)
         self.status = replace(self.status, task_file_errors=errors)
         return replace(main, accounts=accounts)
 

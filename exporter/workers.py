@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ import structlog
 
 from exporter.client import Client
 from exporter.connection import Call
-from exporter.errors import ApiError
+from exporter.errors import ApiError, Reason
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MOST_THREADS: Final = 256  # they are started only as they are needed
+NAME: Final = "mobizon-api"
+GRACE: Final = 0.5  # seconds that an expired request has to come back by itself
+LONGEST_JOIN: Final = 1.0
 
 
 class Workers:
@@ -30,9 +34,9 @@ class Workers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="mobizon-api")
+        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=NAME)
         self._clients: dict[tuple[str | None, str | None], Client] = {}
-        self._calls: set[Call] = set()
+        self._calls: dict[Call, Callable[[Reading | ApiError, float], None]] = {}
 
     def send(
         self,
@@ -47,11 +51,10 @@ class Workers:
         if client is None:
             client = self._clients[route] = Client(*route, connections=MOST_THREADS)
         call = Call(api.timeout, lambda when: self._report(sent, when), self._loop.time)
-        self._calls.add(call)
-        self._watch(call)
 
         def finish(outcome: Reading | ApiError, seconds: float) -> None:
-            self._calls.discard(call)
+            if self._calls.pop(call, None) is None:  # it was given up
+                return
             detail = str(outcome) if isinstance(outcome, ApiError) else "answered"
             log.debug("Request ended", task_id=task_id, seconds=round(seconds, 4), outcome=detail)
             done(outcome)
@@ -66,24 +69,34 @@ class Workers:
             self._report(finish, outcome, time.monotonic() - began)
 
         self._threads.submit(run)
+        self._calls[call] = finish
+        self._watch(call)
 
     def close(self) -> None:
-        """End every request under way."""
+        """End every request under way; threads that do not come back within a second are left alone."""
         for call in self._calls:
             call.expire()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + LONGEST_JOIN
+        for thread in threading.enumerate():
+            if thread.name.startswith(NAME):
+                thread.join(max(0.0, until - time.monotonic()))
         for client in self._clients.values():
             client.close()
 
     def _watch(self, call: Call) -> None:
         """Look again when the call's deadline has come; it moves on once the request is sent."""
-        if call not in self._calls:
+        finish = self._calls.get(call)
+        if finish is None:
             return
         now = self._loop.time()
-        if call.deadline is not None and call.deadline <= now:
-            call.expire()
-        else:
+        if call.deadline is None or now < call.deadline:
             self._loop.call_at(call.deadline or now + call.timeout, self._watch, call)
+        elif not call.expired:
+            call.expire()
+            self._loop.call_at(now + GRACE, self._watch, call)
+        else:  # its thread waits for what cannot be ended, such as the look-up of a name
+            finish(ApiError(Reason.TIMEOUT, f"nothing sent within {call.timeout:g} s"), call.timeout)
 
     def _report(self, callback: Callable[..., None], *values: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell

@@ -13,6 +13,8 @@ from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
 from processes import ExporterProcess, write_config
 
+pytestmark = pytest.mark.alone
+
 SLOW, IDLE, WAITING = 500, 200, 50
 REQUEST = "GET {} HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 25\r\n\r\n"
 

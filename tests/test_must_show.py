@@ -46,6 +46,7 @@ class Scraping:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_path: Path) -> None:
     seconds = 110.0
     quick = Simulator(lives(40), latency=(0.06, 0.1))
@@ -85,6 +86,7 @@ def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_exporters_on_one_key_share_it(tmp_path: Path) -> None:
     """Ten times as fast as Mobizon allows, so that a minute shows what ten would."""
     shared = Simulator(lives(80), interval=0.1, latency=(0.006, 0.01))
@@ -180,7 +182,11 @@ def test_nonsense_about_one_task_does_not_touch_the_others(tmp_path: Path) -> No
             assert peak < 120e6
 
 
-@pytest.mark.parametrize("fault", [sim.code(8), sim.code(14), sim.refuse(), sim.hang(), sim.reset()], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [sim.code(8), sim.code(14), sim.refuse(), sim.hang(), sim.reset()],
+    ids=["wrong key", "blocked", "refused", "silent", "reset"],
+)
 def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, fault: sim.Fault) -> None:
     """A twentieth of a second in the place of a second."""
     with SimulatorThread(Simulator(lives(5), limit="off")) as api:
@@ -205,6 +211,7 @@ def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, 
             )
 
 
+@pytest.mark.alone
 def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(lives(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(1))
@@ -218,6 +225,7 @@ def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Pat
     assert min(times) < 1.0
 
 
+@pytest.mark.alone
 def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(lives(100), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(100), interval="10ms")
@@ -229,6 +237,7 @@ def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
             assert exporter.memory() < 60e6
 
 
+@pytest.mark.alone
 def test_requests_are_spaced_as_configured_on_the_wire(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(lives(30), limit="off", latency=(0.0, 0.4))) as api:
         config = write_config(tmp_path, api.url, ids(30), interval="100ms")

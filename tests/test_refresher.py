@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.errors import ApiError, Reason
-from exporter.model import Reading
+from exporter.model import Reading, Secret
+from exporter.state import Memory, Remembered, fingerprint
 from fakes import START, FakeApi, World, account, failure, reading
 
 ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]
@@ -465,8 +466,185 @@ class TestFailSmall:
             world.loop.advance(15)
         assert all(task.reading and not task.failure for task in world.view().tasks)
 
+    def test_a_task_that_answered_once_and_is_bad_now_does_not_hog_the_probe(self) -> None:
+        world = World(account(1))
+        world.scrape()
+        world.loop.advance(5)
+        world.apply(account(5))
+        world.api.answer = lambda _, task_id: failure(Reason.API_ERROR) if task_id <= 5 else reading()
+        for _ in range(20):
+            world.scrape()
+            world.loop.advance(15)
+        world.apply(account(8))
+        for _ in range(20):
+            world.scrape()
+            world.loop.advance(15)
+        assert [task.spec.id for task in world.view().tasks if not task.failure] == [6, 7, 8]
+        assert world.view().up is True
+
+    def test_an_answer_that_is_a_refusal_breaks_a_row_of_time_outs(self) -> None:
+        world = World(account(9))
+        answers = itertools.cycle([failure(Reason.TIMEOUT), failure(Reason.RATE_LIMITED)])
+        world.api.answer = lambda *_: next(answers)
+        world.scrape()
+        world.loop.advance(8)
+        assert world.view().failures[Reason.TIMEOUT] >= 3
+        assert not world.view().backing_off
+
+    def test_what_cannot_be_sent_is_a_failure_and_the_account_goes_on(self) -> None:
+        world = World(account(3))
+        send = world.refresher._send
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        world.refresher._send = fail  # type: ignore[assignment] # takes anything
+        scrape = world.scrape()
+        world.loop.advance(1.5)
+        world.refresher._send = send
+        for _ in range(4):
+            world.scrape()
+            world.loop.advance(15)
+        assert scrape.took < 5
+        assert all(task.reading and not task.failure for task in world.view().tasks)
+
+    def test_a_task_that_backs_off_holds_up_no_scrape(self) -> None:
+        world = World(account(3))
+        world.api.answer = lambda _, task_id: failure(Reason.NOT_FOUND) if task_id == 3 else reading()
+        scrapes = []
+        for _ in range(40):
+            scrapes.append(world.scrape())
+            world.loop.advance(15)
+        waited = [scrape for scrape in scrapes if scrape.took > 1.5]
+        assert len(waited) <= world.api.asked().count(3) <= 8
+
+    def test_failures_while_the_account_is_down_lengthen_no_back_off_of_tasks(self) -> None:
+        world = World(account(9))
+        world.api.answer = lambda *_: failure(Reason.CONNECTION_ERROR)
+        for _ in range(80):
+            world.scrape()
+            world.loop.advance(15)
+        world.api.answer = lambda *_: reading()
+        before = world.loop.now
+        while not all(task.reading for task in world.view().tasks):
+            world.scrape()
+            world.loop.advance(5)
+        assert world.loop.now - before < 90
+
+
+class TestKeys:
+    def test_a_new_key_of_the_same_account_keeps_what_is_known_of_its_tasks(self) -> None:
+        world = World(account(3, key="A" * 40))
+        world.scrape()
+        world.loop.advance(10)
+        known = [task.reading for task in world.view().tasks]
+        world.apply(account([2, 3, 4], key="B" * 40))
+        assert [task.reading for task in world.view().tasks] == [*known[1:], None]
+        world.scrape()
+        world.loop.advance(10)
+        assert {sent.key for sent in world.api.sent[3:]} == {"B" * 40}
+        assert all(task.reading and task.reading.taken_at > START + 10 for task in world.view().tasks)
+        world.apply(account(3, key="A" * 40))
+        assert [task.reading is not None for task in world.view().tasks] == [False, True, True]
+
+    def test_another_account_in_its_place_takes_nothing_over(self) -> None:
+        world = World(account(3, key="A" * 40, name="kz"))
+        world.scrape()
+        world.loop.advance(10)
+        world.apply(account(3, key="B" * 40, name="ua"))
+        assert not any(task.reading for task in world.view().tasks)
+        world.apply(account(3, key="A" * 40, name="kz"), account(3, key="B" * 40, name="ua"))
+        assert not any(task.reading for view in world.refresher.views() for task in view.tasks)
+
+
+class TestRestored:
+    def memory(self, *task_ids: int, status: int = 1) -> Memory:
+        known = Remembered(Reading(40, status, START - 100), START - 200, START - 100 if status > 1 else None)
+        return {fingerprint(Secret("K" * 40)): dict.fromkeys(task_ids, known)}
+
+    def test_readings_are_taken_back_and_finished_tasks_not_asked_for(self) -> None:
+        world = World(account(2))
+        world.refresher.restore(self.memory(1, 2, status=3))
+        assert [task.state for task in world.view().tasks] == ["rejected", "rejected"]
+        with capture_logs() as logs:
+            world.scrape()
+            world.loop.advance(30)
+        assert not world.api.sent
+        assert not logs
+
+    def test_a_task_listed_a_little_later_gets_its_reading_too(self) -> None:
+        world = World(account(1))
+        world.refresher.restore(self.memory(1, 2, status=2))
+        assert set(next(iter(world.refresher.memory().values()))) == {1, 2}, "and is still saved meanwhile"
+        world.loop.advance(500)
+        world.apply(account(2))
+        assert [task.state for task in world.view().tasks] == ["completed", "completed"]
+
+    def test_one_listed_long_after_does_not(self) -> None:
+        world = World(account(1))
+        world.refresher.restore(self.memory(1, 2, status=2))
+        world.loop.advance(700)
+        assert set(next(iter(world.refresher.memory().values()))) == {1}
+        world.apply(account(2))
+        assert world.view().tasks[1].reading is None
+
+    def test_a_newer_reading_is_not_replaced(self) -> None:
+        world = World(account(1))
+        world.scrape()
+        world.loop.advance(5)
+        world.refresher.restore(self.memory(1, status=3))
+        assert world.view().tasks[0].state == "in_progress"
+
+    def test_a_restored_reading_goes_stale_by_its_age(self) -> None:
+        world = World(account(1), stale_after=300.0)
+        world.refresher.restore(self.memory(1))
+        world.api.answer = lambda *_: failure(Reason.TIMEOUT)
+        states = []
+        for _ in range(16):
+            world.scrape()
+            world.loop.advance(15)
+            states.append(world.view().tasks[0].state)
+        assert states == ["in_progress"] * 13 + ["unknown"] * 3
+
 
 class TestWhatIsShown:
+    def test_what_has_gone_stale_is_current_again_only_with_a_new_reading(self) -> None:
+        world = World(account(20), stale_after=60.0)
+        for _ in range(2):
+            world.scrape()
+            world.loop.advance(30)
+        world.api.answer = lambda *_: failure(Reason.CONNECTION_ERROR)
+        for _ in range(10):
+            world.scrape()
+            world.loop.advance(15)
+        assert {task.state for task in world.view().tasks} == {"unknown"}
+        down_until = world.loop.wall()
+        world.api.answer = lambda *_: reading()
+        for _ in range(100):
+            world.scrape()
+            world.loop.advance(1)
+            for task in world.view().tasks:
+                assert task.stale == (task.reading is None or task.reading.taken_at < down_until)
+        assert {task.state for task in world.view().tasks} == {"in_progress"}
+
+    def test_values_of_tasks_that_only_wait_for_their_turn_stay(self) -> None:
+        world = World(account(40), stale_after=20.0)
+        for _ in range(10):
+            world.scrape()
+            world.loop.advance(15)
+        assert {task.state for task in world.view().tasks} == {"in_progress"}
+
+    def test_a_wall_clock_that_steps_back_keeps_no_dead_values(self) -> None:
+        world = World(account(1), stale_after=60.0)
+        world.scrape()
+        world.loop.advance(5)
+        world.refresher._wall = lambda: world.loop.wall() - 86400
+        world.api.answer = lambda *_: failure(Reason.API_ERROR)
+        for _ in range(10):
+            world.scrape()
+            world.loop.advance(15)
+        assert world.view().tasks[0].state == "unknown"
+
     def test_last_values_stay_while_requests_fail_until_they_are_stale(self) -> None:
         world = World(account(1), stale_after=300.0)
         world.scrape()
@@ -617,6 +795,29 @@ class TestWhatIsShown:
 
 
 class TestLogs:
+    def test_a_task_that_left_is_forgotten_and_told_of_again_when_it_is_back(self) -> None:
+        world = World(account(1))
+        world.api.answer = lambda *_: failure(Reason.NOT_FOUND)
+        with capture_logs() as logs:
+            for tasks in ([1], [], [1]):
+                world.apply(account(tasks))
+                world.scrape()
+                world.loop.advance(15)
+        assert [entry["event"] for entry in logs] == ["Task cannot be read"] * 2
+
+    def test_a_lone_refusal_is_not_worth_a_line(self) -> None:
+        world = World(account(2))
+        world.scrape()
+        world.loop.advance(15)
+        answers: Iterator[Reading | ApiError] = itertools.chain(
+            [failure(Reason.RATE_LIMITED)], itertools.repeat(reading())
+        )
+        world.api.answer = lambda *_: next(answers)
+        with capture_logs() as logs:
+            world.scrape()
+            world.loop.advance(15)
+        assert not logs
+
     def test_a_line_for_each_change_of_state_and_none_for_progress(self) -> None:
         world = World(account(1))
         values = iter([reading(0, 0), reading(1, 1), reading(2, 1), reading(100, 2)])

@@ -17,6 +17,8 @@ from processes import ExporterProcess, Samples, write_config
 
 FINISHED, ACTIVE = 10_000, 100
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 def test_a_long_list_is_scraped_and_reloaded_quickly(tmp_path: Path) -> None:

@@ -402,7 +402,11 @@ def test_a_mistake_is_told_with_file_line_and_path(
     assert caught.value.problems == tuple(f"{folder}/web.yaml:{told.format(d=folder)}" for told in problems)
 
 
-@pytest.mark.parametrize("mistake", [HASH[:-1], HASH + "x", HASH[:28] + "z" + HASH[29:], f"$2x{HASH[3:]}"])
+@pytest.mark.parametrize(
+    "mistake",
+    [HASH[:-1], HASH + "x", HASH[:28] + "z" + HASH[29:], f"$2x{HASH[3:]}"],
+    ids=["too short", "too long", "odd salt", "unknown variant"],
+)
 def test_a_hash_of_the_wrong_form_is_refused_and_not_shown(certs: Certificates, mistake: str) -> None:
     with pytest.raises(ConfigError) as caught:
         certs.load(KEY + mistake)

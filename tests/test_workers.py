@@ -289,7 +289,7 @@ async def test_nothing_is_left_of_a_request_that_has_ended() -> None:
         async with working() as workers:
             for url in (peer.url, broken.url) * 5:
                 await Sent(workers, api(url)).outcome()
-            assert workers._calls == set()
+            assert not workers._calls
 
 
 async def test_requests_in_a_row_keep_no_descriptors() -> None:
@@ -327,7 +327,7 @@ async def test_closing_ends_requests_that_hang(treat: Callable[[Visit], None], s
         assert time.monotonic() - began < CLOSED_WITHIN
         for request in requests:
             assert (await request.failure()).reason is Reason.TIMEOUT
-        assert workers._calls == set()
+        assert not workers._calls
 
 
 async def test_closing_ends_requests_that_are_still_connecting() -> None:

@@ -12,6 +12,8 @@ _PACKAGES = {
     "prometheus": "prometheus",
     "amtool": "prometheus-alertmanager",
     "alertmanager": "prometheus-alertmanager",
+    "systemd-analyze": "systemd",
+    "git": "git",
 }
 # Debian's name for it.
 _NAMES = {"alertmanager": ("alertmanager", "prometheus-alertmanager")}
