@@ -30,7 +30,7 @@ from exporter.log import FORMATS, LEVELS, configure
 from exporter.model import Secret
 from exporter.refresher import Refresher
 from exporter.reload import Reloader, Source
-from exporter.routes import WAIT_WITHOUT_HEADER, Pages
+from exporter.routes import WAIT_WITHOUT_HEADER, Pages, hang_up_on_who_does_not_read
 from exporter.server import Server
 from exporter.state import StateFile
 from exporter.watch import ConfigWatch, WatchStatus
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_TELEMETRY_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 RENEWED_EVERY = 5.0  # seconds between looks at the certificates
 
 
@@ -137,7 +138,7 @@ def _version() -> str:
 
 
 def _path(value: str) -> str:
-    if not re.fullmatch(r"/[^{}?#\s]+", value) or value.startswith(("/-/", "/api/", "/static/")):
+    if not _TELEMETRY_PATH.fullmatch(value) or value.startswith(("/-/", "/api/", "/static/")):
         raise argparse.ArgumentTypeError(f"expected a path such as /metrics, got {value!r}")
     return value
 
@@ -153,7 +154,7 @@ def _check(path: Path) -> int:
     """Validate, and print all problems or what a full refresh takes."""
     watch = ConfigWatch(path)
     config = watch.load()
-    problems = watch.problems()
+    problems = dict.fromkeys(watch.problems())  # a file of two accounts says the same of both
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return 1
@@ -213,6 +214,7 @@ async def _run(flags: argparse.Namespace) -> int:
         )
         app = pages.application()
         protect(app, web)
+        app.middlewares.insert(0, hang_up_on_who_does_not_read)
         server = Server(app, web.tls.context if web.tls else None)
         if web.tls:
             renewing = loop.create_task(_renew(web.tls))

@@ -165,8 +165,8 @@ class Problems(ValueError):  # noqa: N818 - several, hence the plural
 
 
 def text(value: Any) -> str:
-    """A text that is not empty."""
-    if not isinstance(value, str) or not value:
+    """A text that is not empty, and without the character that ends texts, and so paths, in C."""
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"expected text, got {describe(value)}")
     return value
 

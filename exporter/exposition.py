@@ -14,9 +14,34 @@ from exporter.collector import Snapshot, SnapshotCollector
 from exporter.series import TaskSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 _GZIP_LEVEL: Final = 1  # an exposition is repetitive: more effort costs time and saves little
+
+
+class Renderer:
+    """One thread that renders, off the event loop; whoever asks before a rendering begins shares it."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._turn = asyncio.Lock()
+        self._waiting: dict[Hashable, asyncio.Task[bytes]] = {}
+
+    async def render(self, wanted: Hashable, begin: Callable[[], Callable[[], bytes]]) -> bytes:
+        """What the function that `begin` returns, once its turn has come, makes on the thread."""
+        task = self._waiting.get(wanted)
+        if task is None:
+            task = self._waiting[wanted] = asyncio.create_task(self._render(wanted, begin))
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _render(self, wanted: Hashable, begin: Callable[[], Callable[[], bytes]]) -> bytes:
+        async with self._turn:
+            del self._waiting[wanted]
+            return await asyncio.get_running_loop().run_in_executor(self._thread, begin())
 
 
 class Exposition:
@@ -30,38 +55,28 @@ class Exposition:
         self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="render")
-        self._turn = asyncio.Lock()
-        self._waiting: dict[tuple[str, bool], asyncio.Task[bytes]] = {}
+        self._renderer = Renderer("exposition")
 
     async def render(self, accept: str, *, compress: bool) -> tuple[bytes, str]:
-        """The exposition as of now and its content type, for the value of an Accept header.
+        """The exposition as of now and its content type, for the value of an Accept header."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
 
-        Whoever asks before a rendering begins shares it.
-        """
-        encode, content_type = choose_encoder(accept)
-        wanted = (content_type, compress)
-        task = self._waiting.get(wanted)
-        if task is None:
-            task = asyncio.create_task(self._render(encode, wanted))
-            self._waiting[wanted] = task
-        return await asyncio.shield(task), content_type
+        def begin() -> Callable[[], bytes]:
+            self._collector.snapshot = snapshot = self._snapshot()
+            return lambda: pack(
+                self._tasks.render(snapshot.accounts).encode() + encode(self._registry), compress=compress
+            )
 
-    async def in_turn(self, render: Callable[[], bytes]) -> bytes:
-        """What `render` returns, run on the thread that renders: two at a time would be no faster."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, render)
+        return await self._renderer.render((content_type, compress), begin), content_type
 
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._renderer.close()
 
-    async def _render(self, encode: Callable[[CollectorRegistry], bytes], wanted: tuple[str, bool]) -> bytes:
-        def run() -> bytes:
-            snapshot = self._collector.snapshot
-            text = self._tasks.render(snapshot.accounts).encode() + encode(self._registry)
-            return gzip.compress(text, _GZIP_LEVEL, mtime=0) if wanted[1] else text
 
-        async with self._turn:
-            del self._waiting[wanted]
-            self._collector.snapshot = self._snapshot()
-            return await self.in_turn(run)
+def pack(body: bytes, *, compress: bool) -> bytes:
+    """The body, compressed if it is to be."""
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0) if compress else body

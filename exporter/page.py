@@ -32,7 +32,6 @@ CSP: Final = (
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": CSP,
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "Vary": "Accept-Language",
@@ -71,8 +70,6 @@ def static_files() -> Mapping[str, Static]:
         headers = {
             "Content-Type": f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8",
             "Cache-Control": "max-age=31536000, immutable",
-            "ETag": f'"{version}"',
-            "X-Content-Type-Options": "nosniff",
         }
         files[name] = Static(body, headers, version)
     return files
@@ -144,7 +141,7 @@ def render(  # noqa: PLR0913 - all but the first are keywords
         for number, account in enumerate(accounts)
         for view in account.tasks
     ]
-    words = query.casefold().split()
+    words = list(dict.fromkeys(query.casefold().split()))
     shown = sorted((row for row in rows if row.matches(words)) if words else rows, key=lambda row: row.rank)
     states = Counter(row.view.state for row in rows)
     return _template().render(

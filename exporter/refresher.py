@@ -246,7 +246,7 @@ class Refresher:
             _log_task(account, task, before)
         if schedule.unserved is not unserved:
             _log_account(account, outcome)
-        if not schedule.unserved:
+        if not schedule.unserved and schedule.health.up:
             account.failure = None
         elif not isinstance(outcome, Reading):
             since = account.failure.since if account.failure else self._wall()

@@ -15,10 +15,11 @@ from aiohttp import web
 from exporter import __version__, page
 from exporter.api import tasks_json
 from exporter.errors import ConfigError
+from exporter.exposition import Renderer, pack
 from exporter.translations import language_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aiohttp.typedefs import Handler
 
@@ -31,7 +32,8 @@ SCRAPE_TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 WAIT_WITHOUT_HEADER: Final = 9.5  # Prometheus's default scrape_timeout of 10 s, less the usual offset
 LONGEST_CHECK: Final = 0.25  # seconds that a scrape waits for a look at the configuration files
 PIECE: Final = 64 * 1024  # bytes sent at a time, so that a peer that does not read is noticed
-SEND_TIMEOUT: Final = 10.0  # seconds for each piece
+SEND_TIMEOUT: Final = 30.0  # seconds for a whole answer
+LONGEST_QUERY: Final = 200  # characters of the page's filter
 
 
 class Pages:
@@ -53,12 +55,18 @@ class Pages:
         self._timeout_offset = timeout_offset
         self._check = check
         self._reload = reload
+        self._renderer = Renderer("page")  # its own, so that pages hold up no scrape
         self._looking: asyncio.Future[object] | None = None
 
     def application(self) -> web.Application:
         """An application with every route; 404 and 405 are aiohttp's."""
-        app = web.Application(middlewares=[_tell_bugs], client_max_size=64 * 1024)
-        app.on_response_prepare.append(_name_server)
+        app = web.Application(middlewares=[_tell_bugs])
+        app.on_response_prepare.append(_no_sniffing)
+
+        async def close(_app: web.Application) -> None:
+            self._renderer.close()
+
+        app.on_cleanup.append(close)
         app.router.add_get("/", self._status)
         app.router.add_get("/static/{name}", self._static)
         app.router.add_get("/api/v1/tasks", self._tasks)
@@ -101,34 +109,59 @@ class Pages:
         """The status page. To look is to ask, but not to wait."""
         self._look()
         language = language_of(request.headers.get("Accept-Language"))
-        accounts, query = self._refresher.views(), request.query.get("q", "")
+        query = request.query.get("q", "")[:LONGEST_QUERY]
 
-        def render() -> bytes:
-            text = page.render(
+        def begin() -> Callable[[], bytes]:
+            accounts = self._refresher.views()
+            return lambda: page.render(
                 accounts,
                 now=time.time(),
                 language=language,
                 version=__version__,
                 telemetry_path=self._telemetry_path,
                 query=query,
-            )
-            return text.encode()
+            ).encode()
 
-        body = await self._exposition.in_turn(render)
-        return await _send(request, body, {**page.HEADERS, "Content-Language": language})
+        headers = {**page.HEADERS, "Content-Language": language}
+        return await self._rendered(request, ("page", language, query), begin, headers)
 
     async def _tasks(self, request: web.Request) -> web.StreamResponse:
         """The same for programs."""
         self._look()
-        accounts = self._refresher.views()
-        body = await self._exposition.in_turn(lambda: json.dumps(tasks_json(accounts, time.time())).encode())
-        return await _send(request, body, {"Content-Type": "application/json", "Cache-Control": "no-store"})
+
+        def begin() -> Callable[[], bytes]:
+            accounts = self._refresher.views()
+            return lambda: json.dumps(tasks_json(accounts, time.time()), allow_nan=False).encode()
+
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return await self._rendered(request, ("tasks",), begin, headers)
+
+    async def _rendered(
+        self,
+        request: web.Request,
+        wanted: tuple[str, ...],
+        begin: Callable[[], Callable[[], bytes]],
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+
+        def packed() -> Callable[[], bytes]:
+            render = begin()
+            return lambda: pack(render(), compress=compress)
+
+        body = await self._renderer.render((*wanted, compress), packed)
+        vary = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
+        encoding = {"Content-Encoding": "gzip"} if compress else {}
+        return await _send(request, body, {**headers, "Vary": vary, **encoding})
 
     async def _static(self, request: web.Request) -> web.Response:
         file = page.static_files().get(request.match_info["name"])
         if file is None:
             raise web.HTTPNotFound
-        return web.Response(body=file.body, headers=dict(file.headers))
+        headers = dict(file.headers)
+        if request.query.get("v") != file.version:  # asked for by a page of another version
+            headers["Cache-Control"] = "no-cache"
+        return web.Response(body=file.body, headers=headers)
 
     def _look(self) -> None:
         """Ask for every task, and have the files looked at, without waiting for either."""
@@ -154,20 +187,41 @@ class Pages:
 
 
 async def _send(request: web.Request, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
-    """Answer in pieces; a peer that takes none for a while is hung up on."""
+    """Answer in pieces, so that many peers that do not read cost little memory."""
     if len(body) <= PIECE:
         return web.Response(body=body, headers=headers)
     response = web.StreamResponse(headers=headers)
     response.content_length = len(body)
     await response.prepare(request)
     if request.method != "HEAD":
-        try:
+        async with _patience_with(request):
             for at in range(0, len(body), PIECE):
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await response.write(body[at : at + PIECE])
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
+                await response.write(body[at : at + PIECE])
+    return response
+
+
+@contextlib.asynccontextmanager
+async def _patience_with(request: web.Request) -> AsyncIterator[None]:
+    """Hang up on a peer that has not taken its answer in time."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+@web.middleware
+async def hang_up_on_who_does_not_read(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The outermost middleware: every answer, also a refusal, is taken in time or not at all."""
+    response: web.StreamResponse
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        response = refusal
+    async with _patience_with(request):
+        await response.prepare(request)
+        await response.write_eof()
     return response
 
 
@@ -183,8 +237,7 @@ async def _tell_bugs(request: web.Request, handler: Handler) -> web.StreamRespon
         return web.Response(status=500, text="Internal error: see the log.\n")
 
 
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "mobizon-exporter"
+async def _no_sniffing(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 

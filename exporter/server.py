@@ -11,7 +11,7 @@ import resource
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp import web, web_response
 
 from exporter.errors import BindError
 
@@ -23,17 +23,11 @@ KEEPALIVE: Final = 10.0
 # aiohttp waits twice as long for handlers, and they are all let go when a shutdown begins.
 SHUTDOWN: Final = 1.5
 HANDSHAKE: Final = 10.0
-BACKLOG: Final = 1024
-MOST_CONNECTIONS: Final = 2000
+BACKLOG: Final = 128  # also how many connections asyncio accepts before it looks at any
+MOST_CONNECTIONS: Final = 2000  # open files of all kinds, in truth: connections are what there are many of
+RESERVE: Final = BACKLOG + 72  # files that are not for connections
+COUNTED_EVERY: Final = 0.1  # seconds
 TLS_BUFFER: Final = 32 * 1024  # asyncio's 256 KiB a connection is too much for hundreds of them
-
-
-class _TooMany(asyncio.Protocol):
-    """Hangs up on a peer for whom there is no room."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP has no other
-        transport.abort()
 
 
 class Server:
@@ -42,6 +36,8 @@ class Server:
     def __init__(self, app: web.Application, tls: ssl.SSLContext | None = None) -> None:
         # What it logs of malformed requests is noise that anybody can make.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+        # also of answers that no handler makes; aiohttp has no setting for it
+        web_response.SERVER_SOFTWARE = "mobizon-exporter"  # type: ignore[attr-defined]
         self._tls = tls
         if tls:
             asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
@@ -49,11 +45,14 @@ class Server:
             app, access_log=None, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN, handle_signals=False
         )
         self._servers: list[asyncio.Server] = []
+        self._most = MOST_CONNECTIONS
+        self._open = 0
+        self._count_again_at = 0.0
 
     async def start(self, addresses: Sequence[str]) -> list[str]:
         """Listen at every address; the addresses with their ports. Raises BindError."""
         await self._runner.setup()
-        _raise_file_limit()
+        self._most = min(MOST_CONNECTIONS, _raise_file_limit() - RESERVE)
         loop = asyncio.get_running_loop()
         sockets = [_bind(address) for address in addresses]
         for sock in sockets:
@@ -67,8 +66,15 @@ class Server:
     def _protocol(self) -> asyncio.Protocol:
         """What speaks with a new peer."""
         assert self._runner.server is not None  # noqa: S101 - made by setup(); for the type checker
-        crowded = len(self._runner.server.connections) >= MOST_CONNECTIONS
-        return _TooMany() if crowded else self._runner.server()
+        now = asyncio.get_running_loop().time()
+        if now >= self._count_again_at:
+            self._count_again_at, self._open = now + COUNTED_EVERY, _open_files()
+        self._open += 1
+        if self._open > self._most:
+            # asyncio closes the connection, and in silence; a protocol that hangs up would be told of it
+            # only after a handshake of TLS, and many unfinished ones are an attack themselves
+            raise ConnectionAbortedError
+        return self._runner.server()
 
     def close(self) -> None:
         """Accept nobody any more."""
@@ -100,13 +106,23 @@ def _bind(address: str) -> socket.socket:
         raise BindError(f"cannot listen on {address!r}: {told.lower()}") from None
 
 
-def _raise_file_limit() -> None:
-    """A descriptor a connection, and some: without one asyncio can do nothing but log."""
+def _raise_file_limit() -> int:
+    """How many files may be open: without one to spare asyncio can do nothing but log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_CONNECTIONS * 2
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
+def _open_files() -> int:
+    """How many files are open; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - ten times a second, perhaps
+    except OSError:
+        return 0
 
 
 def _written(name: tuple[Any, ...]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -173,7 +174,10 @@ def _plain(known: Remembered) -> dict[str, Any]:
 
 def _remembered(known: dict[str, Any]) -> Remembered:
     reading = Reading(float(known["progress"]), int(known["status"]), float(known["taken_at"]))
-    finished_at = known["finished_at"]
-    return Remembered(
-        reading, float(known["changed_at"]), None if finished_at is None else float(finished_at)
-    )
+    changed_at, finished_at = float(known["changed_at"]), known["finished_at"]
+    finished_at = None if finished_at is None else float(finished_at)
+    if not all(map(math.isfinite, (reading.taken_at, changed_at, finished_at or 0.0))):
+        raise ValueError("a time that is none")
+    if not 0 <= reading.progress <= 100:  # noqa: PLR2004 - percent
+        raise ValueError("a progress that is none")
+    return Remembered(reading, changed_at, finished_at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import stat
 import time
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 # A file system's clock may tick this slowly (seconds): what was just written may be written again without
 # looking any different, so it is read again until it has rested for so long.
 SETTLES_AFTER: Final = 2.0
+_ESCAPED: Final = re.compile(r"\[([*?[])\]")  # as glob.escape writes the folder of the configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class ConfigWatch:
 
     def _list(self, pattern: str) -> list[str]:
         """The task files that fit; where their folder cannot be listed now, those of last time."""
-        folder = os.path.dirname(pattern)
+        folder = _ESCAPED.sub(r"\1", os.path.dirname(pattern))
         try:
             os.scandir(folder).close()
         except (FileNotFoundError, NotADirectoryError):
@@ -264,6 +266,8 @@ def _signature(path: str) -> _Signature | None:
     """What tells a changed file from an unchanged one without reading it; None if there is none."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter for a NUL in the path
         return None
+    if not stat.S_ISREG(found.st_mode):  # the times of a pipe change whenever somebody writes into it
+        return 0, 0, found.st_ino, found.st_dev, 0, found.st_mode
     return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size, found.st_mode

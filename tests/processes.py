@@ -25,13 +25,16 @@ PATIENCE = 30.0  # seconds; generous, since the machine may be busy and whoever 
 class ExporterProcess:
     """`python -m exporter` with the flags given, listening on a free port of 127.0.0.1."""
 
-    def __init__(self, *flags: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *flags: str, environ: dict[str, str] | None = None, most_files: int | None = None
+    ) -> None:
         self.lines: list[str] = []
         self.url = ""
         self._news = threading.Condition()
         self.started_at = time.monotonic()
+        limit = ["prlimit", f"--nofile={most_files}"] if most_files else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *flags],
+            [*limit, sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *flags],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,

@@ -127,7 +127,7 @@ def test_twenty_scrapes_at_once_cost_what_one_or_two_do(tmp_path: Path) -> None:
 
 
 def test_without_a_scrape_there_is_no_request_and_health_costs_none(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(5))) as api:
+    with SimulatorThread(Simulator(lives(5), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(5))
         with ExporterProcess("--config.file", str(config)) as exporter:
             for path in ("/-/healthy", "/-/ready") * 5:

@@ -1,20 +1,25 @@
 """The HTTP side, on a process of its own."""
 
+import contextlib
 import gzip
 import json
 import re
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bcrypt
 import pytest
 import requests
 
+from certificates import Authority
 from exporter import simulator as sim
+from exporter.cli import main
 from exporter.simulator import Simulator, SimulatorThread
 from processes import ExporterProcess, Samples, write_config
 
@@ -261,6 +266,216 @@ def test_a_body_that_is_declared_and_never_sent_holds_up_nobody(exporter: Export
 def test_nothing_of_the_platform_is_told(exporter: ExporterProcess) -> None:
     for path in ("/", "/-/healthy", "/nowhere"):
         assert requests.get(exporter.url + path, timeout=5).headers["Server"] == "mobizon-exporter"
+    assert b"Server: mobizon-exporter\r\n" in raw(exporter, b"nonsense\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["application/openmetrics-text; version=x", "text/plain; version=x.y", "text/plain; version=", ";;,,="],
+)
+def test_an_odd_accept_header_gets_the_text_format(exporter: ExporterProcess, accept: str) -> None:
+    answer = requests.get(exporter.url + "/metrics", headers={"Accept": accept}, timeout=15)
+    assert answer.status_code == 200
+    assert "Traceback" not in exporter.output()
+
+
+HEADERS = {
+    "/": {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "Content-Language": "ru",
+        "Vary": "Accept-Language, Accept-Encoding",
+        "Content-Encoding": "gzip",
+    },
+    "/api/v1/tasks": {
+        "Content-Type": "application/json",
+        "Cache-Control": "no-store",
+        "Vary": "Accept-Encoding",
+        "Content-Encoding": "gzip",
+    },
+    "/metrics": {"Vary": "Accept, Accept-Encoding", "Content-Encoding": "gzip"},
+    "/static/status.css": {"Content-Type": "text/css; charset=utf-8", "Cache-Control": "no-cache"},
+    "/static/status.js": {"Content-Type": "text/javascript; charset=utf-8"},
+}
+
+
+@pytest.mark.parametrize("path", HEADERS)
+def test_answers_carry_their_headers(exporter: ExporterProcess, path: str) -> None:
+    answer = requests.get(exporter.url + path, headers={"Accept-Language": "ru"}, timeout=15)
+    assert answer.status_code == 200
+    found = {name: answer.headers.get(name) for name in HEADERS[path]}
+    assert found == HEADERS[path]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_files_of_the_page_may_be_kept_as_long_as_they_are_what_it_asked_for(
+    exporter: ExporterProcess,
+) -> None:
+    page = requests.get(exporter.url, timeout=15).text
+    for link in re.findall(r'"(static/[^"]+)"', page):
+        answer = requests.get(f"{exporter.url}/{link}", timeout=5)
+        assert "immutable" in answer.headers["Cache-Control"]
+        other = requests.get(f"{exporter.url}/{link}0", timeout=5)
+        assert other.headers["Cache-Control"] == "no-cache"
+
+
+def test_the_json_holds_what_the_page_shows(exporter: ExporterProcess) -> None:
+    exporter.scrape()
+    tasks = requests.get(exporter.url + "/api/v1/tasks", timeout=15).json()["tasks"]
+    assert [(task["id"], task["state"]) for task in tasks] == [(1, "in_progress"), (2, "completed")]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/tasks"])
+def test_a_look_asks_the_api_and_the_files_but_does_not_wait(path: str, tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.stalled(), 2: sim.stalled()}, limit="off")) as api:
+        api.faults[1] = sim.hang()
+        config = write_config(tmp_path, api.url, [1], extra="  timeout: 60s\n")
+        with ExporterProcess("--config.file", str(config)) as exporter:
+            began = time.monotonic()
+            assert requests.get(exporter.url + path, timeout=15).ok
+            assert time.monotonic() - began < 2
+            api.wait_for(lambda: [r.task_id for r in api.requests] == [1])
+            config.write_text(config.read_text().replace("tasks: [1]", "tasks: [1, 2]"))
+            deadline = time.monotonic() + 15
+            while 2 not in {r.task_id for r in api.requests}:
+                assert requests.get(exporter.url + path, timeout=15).ok
+                assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    "path", ["//x", "/a/../b", "/..", "/%6d", "metrics", "/", "/a b", "/-/x", "/api/v1/x"]
+)
+def test_a_telemetry_path_that_cannot_work_is_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--web.telemetry-path", path])
+    assert ended.value.code == 2
+    assert "expected a path such as /metrics" in capsys.readouterr().err
+
+
+def test_the_metrics_are_where_the_flag_says(api: Simulator, tmp_path: Path) -> None:
+    config = write_config(tmp_path, api.url, [1])
+    flags = ["--config.file", str(config), "--web.telemetry-path=/probe/metrics.txt"]
+    with ExporterProcess(*flags) as exporter:
+        assert "mobizon_up 1.0" in requests.get(exporter.url + "/probe/metrics.txt", timeout=15).text
+        assert requests.get(exporter.url + "/metrics", timeout=15).status_code == 404
+        assert 'href="./probe/metrics.txt"' in requests.get(exporter.url, timeout=15).text
+
+
+def test_the_offset_is_taken_off_the_scrape_timeout(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.stalled()})) as api:
+        api.faults[1] = sim.hang()
+        config = write_config(tmp_path, api.url, [1], extra="  timeout: 60s\n")
+        with ExporterProcess("--config.file", str(config), "--scrape.timeout-offset=3") as exporter:
+            began = time.monotonic()
+            exporter.scrape(5.0)
+            assert 1.5 < time.monotonic() - began < 4.0
+
+
+def test_users_certificates_and_headers_of_the_web_file_are_in_force(api: Simulator, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    web = tmp_path / "web.yaml"
+    web.write_text(
+        f"tls_server_config: {{cert_file: {pair.cert.name}, key_file: {pair.key.name}}}\n"
+        "http_server_config: {headers: {X-Frame-Options: deny}}\n"
+        f"basic_auth_users: {{prometheus: '{hashed}'}}\n"
+    )
+    config = write_config(tmp_path, api.url, [1], interval="20ms")
+    flags = ["--config.file", str(config), "--web.config.file", str(web)]
+    with ExporterProcess(*flags) as exporter:
+        url = exporter.url.replace("http:", "https:")
+        with requests.Session() as client:
+            client.trust_env = False
+            client.verify = str(authority.cert)
+            for path in (
+                "/",
+                "/metrics",
+                "/api/v1/tasks",
+                "/static/status.js",
+                "/-/healthy",
+                "/-/ready",
+                "/no",
+            ):
+                refused = client.get(url + path, timeout=15)
+                assert refused.status_code == 401
+                assert refused.headers["X-Frame-Options"] == "deny"
+                answer = client.get(url + path, auth=("prometheus", "secret"), timeout=15)
+                assert answer.status_code == (404 if path == "/no" else 200)
+        first = ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2])))
+        renewed = authority.server("renewed")
+        renewed.key.replace(pair.key)
+        renewed.cert.replace(pair.cert)
+        exporter.wait_for_line("TLS files renewed")
+        assert ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2]))) != first
+
+
+def test_a_web_file_that_cannot_be_used_is_told_and_exit_1(
+    api: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, api.url, [1])
+    web = tmp_path / "web.yaml"
+    web.write_text("tls_server_config: {cert_file: none.crt, key_file: none.key}\n")
+    for flags in ([], ["--config.check"]):
+        assert main(["--config.file", str(config), "--web.config.file", str(web), *flags]) == 1
+        told = capsys.readouterr().err
+        assert "web.yaml:1: tls_server_config.cert_file: " in told
+        assert "Traceback" not in told
+
+
+def test_it_stops_in_time_with_peers_that_do_not_read_and_idle_connections(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator({1: sim.stalled()}, limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1], interval="20ms")
+        with ExporterProcess("--config.file", str(config)) as exporter:
+            host, port = exporter.url.removeprefix("http://").split(":")
+            peers = []
+            for _ in range(20):
+                peer = socket.socket()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                peer.connect((host, int(port)))
+                peer.sendall(b"GET /static/status.css HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+                peers.append(peer)
+            idle = requests.Session()
+            assert idle.get(exporter.url + "/-/ready", timeout=5).ok
+            began = time.monotonic()
+            assert exporter.stop() == 0
+            assert time.monotonic() - began < 5
+            for peer in peers:
+                peer.close()
+            idle.close()
+
+
+@pytest.mark.slow
+def test_a_peer_that_takes_no_answers_is_hung_up_on(exporter: ExporterProcess) -> None:
+    host, port = exporter.url.removeprefix("http://").split(":")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        peer.connect((host, int(port)))
+        peer.settimeout(60)
+        with pytest.raises(ConnectionError):
+            # the exporter takes requests until its answers find no room, and then waits
+            peer.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
+
+
+def test_more_peers_than_there_are_files_for_are_turned_away_in_silence(
+    api: Simulator, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, api.url, [1], interval="20ms")
+    with ExporterProcess("--config.file", str(config), most_files=400) as exporter:
+        host, port = exporter.url.removeprefix("http://").split(":")
+        peers = [socket.create_connection((host, int(port))) for _ in range(300)]
+        for peer in peers:
+            peer.close()
+        deadline = time.monotonic() + 15
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                assert requests.get(exporter.url + "/-/healthy", timeout=5).ok
+                break
+            assert time.monotonic() < deadline
+        assert "Traceback" not in exporter.output()
+        assert exporter.stop() == 0
+        assert len(exporter.lines) < 20
 
 
 def test_health_is_instant_while_fifty_scrapes_wait(tmp_path: Path) -> None:
