@@ -318,9 +318,9 @@ def test_the_two_lines_of_shell_register_a_task(tmp_path: Path) -> None:
     assert registered(tmp_path) == {124, 125}
 
 
-@pytest.mark.skipif(shutil.which("php") is None, reason="php is missing: apt-get install php-cli")
 @pytest.mark.parametrize("block", of("php"), ids=str)
 def test_the_two_lines_of_php_register_a_task(block: Block, tmp_path: Path) -> None:
+    need("php")
     furnish(tmp_path)
     (tmp_path / "tasks.d").mkdir()
     answer = json.dumps({"code": 100, "data": "125", "message": ""})

@@ -14,6 +14,7 @@ _PACKAGES = {
     "alertmanager": "prometheus-alertmanager",
     "systemd-analyze": "systemd",
     "git": "git",
+    "php": "php-cli",
 }
 # Debian's name for it.
 _NAMES = {"alertmanager": ("alertmanager", "prometheus-alertmanager")}
