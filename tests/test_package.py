@@ -165,7 +165,7 @@ def python(version: str) -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", filter(python, PYTHONS))
+@pytest.mark.parametrize("version", [version for version in PYTHONS if python(version)])
 def test_the_wheel_installs_by_itself_and_serves_the_demo(dist: Dist, tmp_path: Path, version: str) -> None:
     interpreter = python(version)
     assert interpreter
