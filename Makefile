@@ -29,9 +29,8 @@ check: $(VENV)/.development  ## everything CI demands: format, lint, types, test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-report=
-	$(BIN)/python -m pytest -m alone --cov --cov-append --cov-report=term-missing:skip-covered
-	$(BIN)/coverage report --fail-under=$(COVERAGE) >/dev/null
+	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-fail-under=$(COVERAGE)
+	$(BIN)/python -m pytest -m alone
 
 format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff format .

@@ -173,7 +173,7 @@ def _full_refresh(account: Account) -> str:
         else "scrapes wait for it"
     )
     return (
-        f"{number} active task{'s' * (number != 1)} at {1 / interval:g} request{'s' * (interval != 1)}/s: "
+        f"{number} active task{'s' * (number != 1)} at {1 / interval:.3g} request{'s' * (interval != 1)}/s: "
         f"a full refresh takes {takes:g} s; {waits}"
     )
 
