@@ -53,7 +53,6 @@ class Reloader:
     async def reload(self) -> None:
         """Read everything again; raises ConfigError if the configuration cannot be used."""
         await self._run(force=True)
-        log.info("Configuration reloaded")
 
     async def reload_or_log(self) -> None:
         """The same for a signal, which has nobody to tell."""
@@ -79,6 +78,7 @@ class Reloader:
         config = await loop.run_in_executor(self._thread, self._read, force)
         if config is not None:
             self._apply(config)
+            log.info("Configuration reloaded", tasks=sum(len(account.tasks) for account in config.accounts))
 
     def _read(self, force: bool) -> Config | None:  # noqa: FBT001 - an executor passes no names
         self._begun = self._begun or not force

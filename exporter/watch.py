@@ -79,6 +79,8 @@ class ConfigWatch:
         for problem in problems:
             if problem not in self._told:
                 log.error("Task file is not wholly in force", problem=problem)
+        if self._told and not problems:
+            log.info("Task files are wholly in force again")
         self._told = set(problems)
 
     def check(self, *, force: bool = False) -> Config | None:

@@ -63,8 +63,8 @@ class Disk:
 
     def told(self) -> list[str]:
         """What was logged since this was asked last."""
-        told = [str(log["problem"]).removeprefix(f"{self.folder}/") for log in self.logs]
-        assert all(log["log_level"] == "error" for log in self.logs)
+        told = [str(log["problem"]).removeprefix(f"{self.folder}/") for log in self.logs if "problem" in log]
+        assert all(log["log_level"] == "error" for log in self.logs if "problem" in log)
         self.logs.clear()
         return told
 
@@ -253,6 +253,20 @@ class TestTaskFiles:
 
 
 class TestBrokenTaskFiles:
+    def test_the_end_of_the_last_problem_is_told(self, disk: Disk) -> None:
+        disk.put("a.yaml", "- x\n")
+        disk.put("b.yaml", "- y\n")
+        disk.load()
+        disk.put("a.yaml", "- 1\n")
+        disk.look()
+        events = [log["event"] for log in disk.logs]
+        assert "Task files are wholly in force again" not in events
+        disk.put("b.yaml", "- 2\n")
+        disk.look()
+        disk.look()
+        events = [log["event"] for log in disk.logs]
+        assert events.count("Task files are wholly in force again") == 1
+
     def test_one_keeps_its_last_good_tasks_and_holds_up_no_other(self, disk: Disk) -> None:
         disk.put("a.yaml", "- 5\n")
         disk.put("b.yaml", "- 6\n")
