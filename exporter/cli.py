@@ -48,7 +48,7 @@ RENEWED_EVERY = 5.0  # seconds between looks at the certificates
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status, as the contract has it (argparse exits with 2 by itself)."""
+    """Run the command; its exit status: 1 for what cannot be used, 2 (by argparse) for wrong flags."""
     # Lists and snapshots are tens of thousands of objects without cycles: looking for cycles among them
     # as often as Python does by default takes longer than making them, and stops every thread meanwhile.
     gc.set_threshold(50_000, 10, 100)

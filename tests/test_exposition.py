@@ -91,7 +91,7 @@ def test_the_exposition_is_as_promised(name: str, request: pytest.FixtureRequest
     assert exposed(SNAPSHOTS[name]) == golden.read_text(), f"regenerate with python {__file__} if meant"
 
 
-def test_every_metric_of_the_contract_is_there() -> None:
+def test_every_metric_that_is_promised_is_there() -> None:
     text = exposed(SNAPSHOTS["one_account"])
     assert set(re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE)) == {
         ("mobizon_task_progress", "gauge"),
