@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-COVERAGE := 90
+COVERAGE := 96
 
 .PHONY: help demo test check format lint types dashboards screenshot clean
 
