@@ -23,10 +23,14 @@ PATIENCE = 30.0  # seconds; generous, since the machine may be busy and whoever 
 
 
 class ExporterProcess:
-    """`python -m exporter` with the flags given, listening on a free port of 127.0.0.1."""
+    """`python -m exporter` with the flags given, listening on 127.0.0.1, on a free port unless told."""
 
     def __init__(
-        self, *flags: str, environ: dict[str, str] | None = None, most_files: int | None = None
+        self,
+        *flags: str,
+        port: int = 0,
+        environ: dict[str, str] | None = None,
+        most_files: int | None = None,
     ) -> None:
         self.lines: list[str] = []
         self.url = ""
@@ -34,7 +38,7 @@ class ExporterProcess:
         self.started_at = time.monotonic()
         limit = ["prlimit", f"--nofile={most_files}"] if most_files else []
         self.process = subprocess.Popen(
-            [*limit, sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", *flags],
+            [*limit, sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *flags],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,

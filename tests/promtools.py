@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from processes import ExporterProcess
 from tools import need
 
 if TYPE_CHECKING:
@@ -60,26 +60,11 @@ def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 @contextlib.contextmanager
-def exporter(directory: Path, *arguments: str, port: int = 0) -> Iterator[str]:
-    """Runs the exporter and yields its URL, which it names in its log."""
-    log = directory / "exporter.log"
-    address = f"--web.listen-address=127.0.0.1:{port}"
-    with _running([sys.executable, "-m", "exporter", *arguments, address], log) as process:
-        found: list[str] = []
-
-        def ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            for match in re.finditer(r"127\.0\.0\.1:(\d+)", log.read_text()):
-                with contextlib.suppress(requests.ConnectionError):
-                    url = f"http://127.0.0.1:{match[1]}"
-                    # The log may name other ports, the simulator's for one.
-                    if requests.get(f"{url}/-/ready", timeout=5).ok:
-                        found.append(url)
-                        return True
-            return False
-
-        wait_until(ready, "the exporter is ready")
-        yield found[0]
+def exporter(*arguments: str, port: int = 0) -> Iterator[str]:
+    """Runs the exporter, and yields its URL; ends it as a service manager does."""
+    with ExporterProcess(*arguments, port=port) as process:
+        yield process.url
+        process.stop()
 
 
 def exported(demo: str) -> dict[str, set[str]]:

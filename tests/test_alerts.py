@@ -188,9 +188,9 @@ def test_inhibitions_name_alerts_that_exist_and_let_rejections_through() -> None
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def exported() -> dict[str, set[str]]:
     """The samples that the demo exports, with their labels."""
-    with promtools.exporter(tmp_path_factory.mktemp("demo"), "--demo") as demo:
+    with promtools.exporter("--demo") as demo:
         return promtools.exported(demo)
 
 
@@ -342,7 +342,7 @@ def test_a_rejected_task_pages_once_by_name_and_resolves_when_it_leaves_the_list
         hurried = hurried_prometheus(tmp_path, target, alertmanager)
 
         with promtools.prometheus(tmp_path, hurried) as server:
-            with promtools.exporter(tmp_path, *arguments, port=port):
+            with promtools.exporter(*arguments, port=port):
                 _wait_for_status(server, "1")
                 began = time.monotonic()
                 simulator.lives[7] = rejected()
@@ -350,10 +350,10 @@ def test_a_rejected_task_pages_once_by_name_and_resolves_when_it_leaves_the_list
                 _is_the_page(pager, began)
             # The exporter is gone for a moment and has forgotten all it knew.
             promtools.wait_until(lambda: not server.query("mobizon_task_status"), "a scrape is missed")
-            with promtools.exporter(tmp_path, *arguments, port=port):
+            with promtools.exporter(*arguments, port=port):
                 _wait_for_status(server, "3")
         with (
-            promtools.exporter(tmp_path, *arguments, port=port),
+            promtools.exporter(*arguments, port=port),
             promtools.prometheus(tmp_path, hurried) as server,
         ):
             evaluated = server.evaluations()

@@ -288,8 +288,8 @@ def test_panels_do_not_overlap() -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with promtools.exporter(tmp_path_factory.mktemp("demo"), "--demo") as url:
+def demo() -> Iterator[str]:
+    with promtools.exporter("--demo") as url:
         yield url
 
 

@@ -135,3 +135,42 @@ def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_
             exporter.wait_for_line("State file cannot be written")
             assert exporter.stop() == 0
             assert exporter.output().count("State file cannot be written") == 1
+
+
+def test_a_process_that_cannot_listen_leaves_the_state_file_of_another_alone(tmp_path: Path) -> None:
+    with SimulatorThread(Simulator(lives(2), limit="off")) as api:
+        config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
+        state = tmp_path / "state.json"
+        with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
+            exporter.scrape()
+            assert exporter.stop() == 0
+        saved = state.read_bytes()
+        with ExporterProcess("--config.file", str(config)) as taken:
+            other = tmp_path / "other"
+            other.mkdir()
+            elsewhere = write_config(other, api.url, [7])
+            address = f"--web.listen-address={taken.url.removeprefix('http://')}"
+            second = ExporterProcess("--config.file", str(elsewhere), "--state.file", str(state), address)
+            assert second.process.wait(30) == 1
+            second.__exit__()
+        assert state.read_bytes() == saved
+
+
+def test_a_look_up_that_does_not_end_is_a_time_out_and_holds_up_no_exit(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "look_up = socket.getaddrinfo\n"
+        "def slow(host, *rest, **more):\n"
+        "    if host == 'slow.invalid':\n"
+        "        time.sleep(60)\n"
+        "    return look_up(host, *rest, **more)\n"
+        "socket.getaddrinfo = slow\n"
+    )
+    config = write_config(tmp_path, "http://slow.invalid", [1], extra="  timeout: 300ms\n")
+    with ExporterProcess("--config.file", str(config), environ={"PYTHONPATH": str(tmp_path)}) as exporter:
+        samples = exporter.scrapes_until(lambda samples: samples.all("mobizon_task_error", task_id="1"))
+        assert samples.value("mobizon_task_error", task_id="1", reason="timeout") == 1
+        assert samples.value("mobizon_up") == 0
+        began = time.monotonic()
+        assert exporter.stop() == 0
+        assert time.monotonic() - began < 5
