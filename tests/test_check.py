@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
 from exporter.cli import main
 
@@ -51,18 +48,6 @@ class Check:
 
     def _lines(self, text: str) -> list[str]:
         return [line.removeprefix(f"{self.folder}/") for line in text.splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    """Of what the command sets for the whole process."""
-    threshold, root = gc.get_threshold(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    gc.set_threshold(*threshold)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

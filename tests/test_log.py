@@ -17,20 +17,14 @@ from exporter.log import FORMATS, LEVELS, configure
 from test_client import KEY, Peer, ask, head_of, making, sending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 PAIR = re.compile(r'([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|[^\s"=\\]*)(?: |$)')
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = []
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+def no_handlers_of_others() -> None:
+    logging.getLogger().handlers = []
 
 
 def parsed(line: str, form: str) -> dict[str, Any]:
