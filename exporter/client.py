@@ -17,7 +17,6 @@ import re
 import socket
 import ssl
 import time
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 import requests
@@ -38,6 +37,8 @@ PATH: Final = "/service/taskqueue/getStatus"
 LARGEST_ANSWER: Final = 64 * 1024
 
 _HTTP_OK: Final = 200
+_HOSTS: Final = 64  # with idle connections; Mobizon has one for each country
+_ACCOUNTS: Final = 4096  # of which something is kept ready
 _REASONS: Final = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 429: Reason.RATE_LIMITED}
 
 for _name in ("urllib3", "requests"):
@@ -49,25 +50,14 @@ for _name in ("urllib3", "requests"):
 class Client:
     """Requests over connections that are kept alive; one client for all that share proxy and authorities.
 
-    It may be used from several threads at once.
+    It may be used from several threads at once. Requests go straight to an adapter: what a session of
+    requests adds (cookies, redirects, credentials and proxies from the environment) is not wanted here.
     """
 
     def __init__(self, ca_file: str | None, proxy_url: str | None, connections: int) -> None:
-        self._session = _Session()
-        self._session.trust_env = False  # no netrc, and no proxy that is not in the configuration
-        self._session.verify = ca_file or True
-        self._session.proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.update(
-            {
-                "User-Agent": f"mobizon-exporter/{__version__}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",  # so that the cap on an answer's size is one
-            }
-        )
-        adapter = WatchedAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
+        self._verify = ca_file or True
+        self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
+        self._adapter = WatchedAdapter(pool_connections=_HOSTS, pool_maxsize=connections, max_retries=0)
 
     def get_status(
         self, api: Api, task_id: int, call: Call, wall: Callable[[], float] = time.time
@@ -98,16 +88,18 @@ class Client:
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._session.close()
+        self._adapter.close()
 
     def _ask(self, api: Api, key: re.Pattern[str], task_id: int, wall: Callable[[], float]) -> Reading:
-        with self._session.post(
-            api.url + PATH,
-            params={"output": "json", "api": "v1", "apiKey": api.key.reveal()},
-            data={"id": str(task_id)},
-            timeout=(api.timeout, api.timeout),  # to connect, and for each read; the call watches the whole
-            allow_redirects=False,
+        request = _prepared(api).copy()
+        request.body = f"id={task_id}"
+        request.prepare_content_length(request.body)
+        with self._adapter.send(
+            request,
             stream=True,
+            timeout=None,  # the call is watched as a whole
+            verify=self._verify,
+            proxies=self._proxies,
         ) as response:
             body = response.raw.read(LARGEST_ANSWER + 1, decode_content=False)
             cut_short = bool(response.raw.length_remaining)
@@ -126,18 +118,24 @@ class Client:
         return parse(body, wall(), key)
 
 
-class _Session(requests.Session):
-    """A session that leaves redirects alone.
+@functools.lru_cache(maxsize=_ACCOUNTS)  # to prepare one takes as long as to send it
+def _prepared(api: Api) -> requests.PreparedRequest:
+    """The request to an account, but for the task."""
+    return requests.Request(
+        "POST",
+        api.url + PATH,
+        params={"output": "json", "api": "v1", "apiKey": api.key.reveal()},
+        headers={
+            "User-Agent": f"mobizon-exporter/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # so that the cap on an answer's size is one
+            "Connection": "keep-alive",
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    ).prepare()
 
-    Also one that does not follow them prepares the next request: it reads the whole body, however long,
-    and trips over a target that is no URL.
-    """
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - of requests
-        return None
-
-
-@functools.lru_cache(maxsize=4096)  # of accounts; to compile one takes as long as a request
+@functools.lru_cache(maxsize=_ACCOUNTS)  # to compile one, too
 def _in_any_spelling(key: str) -> re.Pattern[str]:
     """Finds a key as it is and as a URL has it, in which any character may be written by its number."""
     return re.compile("".join(f"(?:{re.escape(c)}|(?i:%{ord(c):02x}))" for c in key))

@@ -1,4 +1,4 @@
-"""Connections that can be watched: a request's whole time is limited, not only each of its reads.
+"""Connections that can be watched: a request's whole time is limited, not each of its reads.
 
 It is here that requests, urllib3 and http.client are bent; exporter/client.py uses what comes of it.
 """
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class Call:
     """One request under way, with a deadline for the whole of it.
 
-    A time-out on each read never fires against a peer that sends a byte now and then, so somebody has to
-    watch the clock: `expire` cuts the connection, from any thread, and the request ends at once.
-    `deadline` is None until the request has begun; from then `timeout` seconds are given to connect, and
-    again from the first byte sent to the last byte read.
+    A time-out on each read never fires against a peer that sends a byte now and then. So reads have none,
+    and somebody has to watch the clock: `expire` cuts the connection, from any thread, and the request ends
+    at once. `deadline` is None until the request has begun; from then `timeout` seconds are given to
+    connect, and again from the first byte sent to the last byte read. `sent` is told when the request is on
+    its way, by `clock`.
     """
 
     def __init__(self, timeout: float, sent: Callable[[float], None], clock: Callable[[], float]) -> None:
@@ -36,50 +37,61 @@ class Call:
         self.expired = False
         self._sent = sent
         self._clock = clock
-        self._lifeline: socket.socket | None = None
+        self._lifeline: _Lifeline | None = None
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """The request starts to connect, or has just been sent."""
+        """The request starts to connect, or is about to be sent."""
         self.deadline = self._clock() + self.timeout
 
-    def attach(self, connection: socket.socket) -> None:
-        """The connection that the request travels on; TimeoutError if the request has expired.
-
-        It is watched through a descriptor of the call's own. That one outlives the wrapping in TLS, and
-        the closing by http.client of a connection whose answer is still being read; shutting it down
-        ends whatever waits on the first.
-        """
-        lifeline = socket.socket(fileno=os.dup(connection.fileno()))
-        self.detach()
+    def attach(self, lifeline: _Lifeline) -> None:
+        """The connection that the request travels on; TimeoutError if the request has expired."""
         with self._lock:
-            if not self.expired:
-                self._lifeline = lifeline
-                return
-        lifeline.close()
-        raise TimeoutError
+            if self.expired:
+                raise TimeoutError
+            self._lifeline = lifeline
+
+    def sent(self) -> None:
+        """The last byte has gone out, or nobody knows whether it has."""
+        # Told only now, for between a look at the clock and the sending other threads may have their turn:
+        # a request is never later on the wire than it is said to be, and the next one never too early.
+        self._sent(self._clock())
 
     def detach(self) -> None:
         """The request is over, and its connection may serve another."""
         with self._lock:
-            if self._lifeline is not None:
-                self._lifeline.close()
-                self._lifeline = None
-
-    def sending(self) -> None:
-        """The connection is up; the first byte goes out now."""
-        if self.expired:
-            raise TimeoutError
-        self.begin()
-        self._sent(self._clock())
+            self._lifeline = None
 
     def expire(self) -> None:
         """End the request now."""
         with self._lock:
             self.expired = True
             if self._lifeline is not None:
-                with contextlib.suppress(OSError):  # it is closed already
-                    self._lifeline.shutdown(socket.SHUT_RDWR)
+                self._lifeline.cut()
+
+
+class _Lifeline:
+    """What cuts a connection, from any thread: a descriptor of its own, closed when nobody holds it any more.
+
+    It outlives the wrapping in TLS, and the closing by http.client of a connection whose answer is still
+    being read; shutting it down ends whatever waits on the first.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._descriptor = -1  # for __del__, should there be none to spare
+        self._descriptor = os.dup(connection.fileno())
+
+    def cut(self) -> None:
+        duplicate = socket.socket(fileno=self._descriptor)
+        try:
+            with contextlib.suppress(OSError):  # the peer has closed it already
+                duplicate.shutdown(socket.SHUT_RDWR)
+        finally:
+            duplicate.detach()
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 current = threading.local()
@@ -101,6 +113,8 @@ class _Watched:
 
     sock: Any
     response_class: Any = _Answer
+    _lifeline: _Lifeline | None = None
+    _held: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         """As urllib3 has it, but that the call watches the connection while it comes about, too."""
@@ -113,10 +127,12 @@ class _Watched:
             try:
                 for option in options or ():
                     sock.setsockopt(*option)
-                sock.settimeout(self.timeout)  # type: ignore[attr-defined] # of urllib3's
+                self._lifeline = _Lifeline(sock)
                 if call:
-                    call.attach(sock)
+                    call.attach(self._lifeline)
+                    sock.settimeout(call.timeout)
                 sock.connect(address)
+                sock.settimeout(None)
             except OSError as error:
                 sock.close()
                 failure = error
@@ -130,13 +146,34 @@ class _Watched:
         if call and call.expired:
             raise TimeoutError
 
+    def close(self) -> None:
+        super().close()  # type: ignore[misc] # of urllib3's
+        self._lifeline = None
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined] # else it would happen within, and count as sending
-        if call := getattr(current, "call", None):
-            call.attach(self.sock)
-            call.sending()
-        super().request(*args, **kwargs)  # type: ignore[misc] # of urllib3's
+        call: Call | None = getattr(current, "call", None)
+        if call and self._lifeline:
+            call.attach(self._lifeline)
+            call.begin()
+        held = self._held = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc] # of urllib3's
+        finally:
+            self._held = None
+        try:
+            self.sock.sendall(b"".join(held))
+        finally:
+            if call:
+                call.sent()
+
+    def send(self, data: Any) -> None:
+        """As http.client has it, but that the head and the body of a request leave together."""
+        if self._held is None:
+            super().send(data)  # type: ignore[misc] # of http.client's
+        else:
+            self._held.append(data)
 
 
 class _Released:

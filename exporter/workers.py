@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MOST_THREADS: Final = 256  # they are started only as they are needed
+MOST_THREADS: Final = 512  # they are started only as they are needed; each may hold two files open
 NAME: Final = "mobizon-api"
 GRACE: Final = 0.5  # seconds that an expired request has to come back by itself
 LONGEST_JOIN: Final = 1.0
@@ -36,6 +37,8 @@ class Workers:
         self._loop = loop
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=NAME)
         self._clients: dict[tuple[str | None, str | None], Client] = {}
+        self._reports: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._woken = False
         self._calls: dict[Call, Callable[[Reading | ApiError, float], None]] = {}
 
     def send(
@@ -98,6 +101,16 @@ class Workers:
         else:  # its thread waits for what cannot be ended, such as the look-up of a name
             finish(ApiError(Reason.TIMEOUT, f"nothing sent within {call.timeout:g} s"), call.timeout)
 
-    def _report(self, callback: Callable[..., None], *values: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(callback, *values)
+    def _report(self, callback: Callable[..., object], *values: object) -> None:
+        """Call back on the loop. For all that is reported while it is busy it is woken but once."""
+        self._reports.append((callback, values))
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # first, so that whatever comes from now on wakes the loop again
+        while self._reports:
+            callback, values = self._reports.popleft()
+            self._loop.call_soon(callback, *values)

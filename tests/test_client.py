@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import gzip
+import itertools
+import os
 import select
 import socket
 import ssl
@@ -28,7 +32,7 @@ from exporter import answer as answer_module
 from exporter import client as client_module
 from exporter.client import LARGEST_ANSWER, PATH, Client
 from exporter.config import Api
-from exporter.connection import Call
+from exporter.connection import Call, WatchedAdapter, _Lifeline
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading, Secret
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
@@ -303,6 +307,16 @@ def descriptors() -> dict[str, str]:
     return found
 
 
+def leading_to(port: int) -> int:
+    """How many descriptors of this process are the near end of a connection to this port."""
+    found = 0
+    for number, opened in descriptors().items():
+        if opened.startswith("socket:"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as sock:
+                found += sock.family == socket.AF_INET and sock.getpeername()[1] == port
+    return found
+
+
 @contextmanager
 def making(ca_file: str | None = None, proxy_url: str | None = None) -> Iterator[Client]:
     client = Client(ca_file, proxy_url, connections=8)
@@ -353,6 +367,60 @@ def test_a_request_is_what_mobizon_documents(mobizon: responses.RequestsMock, cl
     assert call.request.headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert call.request.headers["User-Agent"] == f"mobizon-exporter/{__version__}"
     assert call.request.headers["Accept-Encoding"] == "identity"
+
+
+def data_segments(sock: socket.socket) -> int:
+    """How many segments with data have arrived: tcpi_data_segs_in of Linux's struct tcp_info."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int(struct.unpack_from("I", info, 152)[0])
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_head_and_body_of_a_request_arrive_in_one_segment(authority: Authority, tls: bool) -> None:
+    segments: list[int] = []
+
+    def treat(visit: Visit) -> None:
+        while True:
+            visit.request()
+            segments.append(data_segments(visit.sock))
+            visit.answer()
+
+    context = tls_context(authority) if tls else None
+    with Peer(treat, tls=context) as peer, making(str(authority.cert)) as client:
+        for _ in range(4):
+            ask(client, peer.url)
+    assert [after - before for before, after in itertools.pairwise(segments)] == [1, 1, 1]
+    assert tls or segments[0] == 1  # else it is those of the handshake, too
+
+
+def test_requests_of_one_account_at_the_same_time_do_not_mix(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [7, 80, 900, 123456789012]  # of as many lengths
+    prepared = threading.Barrier(len(ids))
+
+    def together(*arguments: Any, **named: Any) -> Any:
+        prepared.wait(SOON)  # nothing is sent before all are ready to be
+        return send(*arguments, **named)
+
+    send = WatchedAdapter.send
+    monkeypatch.setattr(WatchedAdapter, "send", together)
+    with Peer(good) as peer:
+        settings = api(peer.url)
+        under_way = [Asking(client, settings, task_id) for task_id in ids]
+        assert [asking.outcome() for asking in under_way] == [Reading(40, 1, NOW)] * len(ids)
+        assert sorted(peer.bodies, key=len) == [b"id=%d" % task_id for task_id in ids]
+        for head, body in zip(peer.heads, peer.bodies, strict=True):
+            assert head.lower().count(b"content-length:") == 1
+            assert header(head, "Content-Length") == str(len(body))
+
+
+def test_accounts_that_share_a_client_send_each_its_own_key(client: Client) -> None:
+    with Peer(good) as peer:
+        for key in ("first", "second", "first"):
+            ask(client, api(peer.url, key))
+        queries = [parse_qs(urlsplit(head.split(b" ")[1].decode()).query) for head in peer.heads]
+        assert [query["apiKey"] for query in queries] == [["first"], ["second"], ["first"]]
 
 
 def test_a_key_of_any_characters_arrives_as_it_is(client: Client) -> None:
@@ -605,7 +673,43 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(client: Client) -> 
             assert ask(client, peer.url) == Reading(40, 1, NOW)
             assert closed.wait(SOON)
             closed.clear()
+            assert leading_to(peer.port) == 2  # of the one that is idle, and of none before
         assert peer.connections == 3
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_idle_connection_holds_two_descriptors_and_one_of_a_closed_client_none(
+    authority: Authority, tls: bool
+) -> None:
+    context = tls_context(authority) if tls else None
+    with Peer(good, tls=context) as peer:
+        with making(str(authority.cert)) as client:
+            for _ in range(3):
+                ask(client, peer.url)
+                assert leading_to(peer.port) == 2
+        assert leading_to(peer.port) == 0
+        assert peer.connections == 1
+
+
+def test_a_connection_that_is_not_kept_is_closed_with_its_answer(client: Client) -> None:
+    """Also what watches it: else the server would not see it closed."""
+
+    def treat(visit: Visit) -> None:
+        visit.request()
+        visit.answer(GOOD, "Connection: close")
+        with suppress(Gone):
+            visit.wait_until_gone()
+        gone.set()
+
+    gone = threading.Event()
+    gc.disable()  # so that only what is closed counts, and not what happens to be found later
+    try:
+        with Peer(treat) as peer:
+            assert ask(client, peer.url) == Reading(40, 1, NOW)
+            assert leading_to(peer.port) == 0
+            assert gone.wait(SOON)
+    finally:
+        gc.enable()
 
 
 def test_a_broken_connection_is_not_used_again(client: Client) -> None:
@@ -677,6 +781,17 @@ def test_proxies_netrc_and_authorities_of_the_environment_are_ignored(
             assert failure(client, secure.url).detail.startswith("certificate not trusted")
         assert header(peer.heads[0], "Authorization") is None
         assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("excepted", ["*", "127.0.0.1", "api.mobizon.example"])
+def test_the_environment_excepts_nothing_from_the_proxy_that_is_configured(
+    monkeypatch: pytest.MonkeyPatch, excepted: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, excepted)
+    with Peer(proxying) as proxy, making(None, proxy.url) as client:
+        assert ask(client, "http://api.mobizon.example") == Reading(40, 1, NOW)
+        assert proxy.connections == 1
 
 
 # TLS
@@ -949,13 +1064,47 @@ def test_a_request_that_has_expired_beforehand_is_not_sent(client: Client) -> No
         assert peer.bodies == [b"id=7"]
 
 
-def test_a_request_that_expires_just_before_its_first_byte_is_not_sent() -> None:
-    sent: list[float] = []
-    call = Call(SOON, sent.append, time.monotonic)
-    call.expire()
-    with pytest.raises(TimeoutError):
-        call.sending()
-    assert sent == []
+def test_a_request_that_expires_just_before_its_first_byte_is_not_sent(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached = 0
+
+    def expiring(call: Call, lifeline: _Lifeline) -> None:
+        nonlocal attached
+        attached += 1
+        if attached == 2:  # the connection is up
+            call.expire()
+        attach(call, lifeline)
+
+    attach = Call.attach
+    monkeypatch.setattr(Call, "attach", expiring)
+    with Peer(good) as peer:
+        asking = Asking(client, api(peer.url))
+        assert asking.failure().reason is Reason.TIMEOUT
+        assert attached == 2
+        assert asking.sent == []
+        gc.collect()  # what urllib3 raises is part of a cycle, and with it the frames it came through
+        assert leading_to(peer.port) == 0
+    assert peer.heads == []
+
+
+@pytest.mark.parametrize(("scheme", "treat"), [("http:", after_request()), ("https:", silent)])
+def test_a_request_that_nobody_watches_waits_for_longer_than_its_time_out(
+    client: Client, scheme: str, treat: Callable[[Visit], None]
+) -> None:
+    """No read has a time-out of its own: it is `expire` that ends a request, and says so."""
+
+    def waiting(visit: Visit) -> None:
+        treat(visit)
+        visit.wait_until_gone()
+
+    with Peer(waiting) as peer:
+        asking = Asking(client, api(peer.url.replace("http:", scheme), timeout=0.02))
+        asking._thread.join(0.4)
+        assert asking._thread.is_alive()
+        asking.call.expire()
+        error = asking.failure()
+        assert (error.reason, error.detail) == (Reason.TIMEOUT, "no complete answer within 0.02 s")
 
 
 def test_an_expired_request_does_not_cut_a_connection_that_serves_another(
@@ -996,32 +1145,82 @@ def test_an_expired_request_does_not_cut_a_connection_that_serves_another(
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_request_is_reported_once_when_its_first_byte_goes_out(authority: Authority, tls: bool) -> None:
-    events: list[str] = []
-    connected = threading.Event()
+def test_a_request_is_reported_once_when_it_has_gone_out(authority: Authority, tls: bool) -> None:
+    received, reported = threading.Semaphore(0), threading.Semaphore(0)
 
     def treat(visit: Visit) -> None:
-        events.append("connected")
-        connected.set()
         while True:
             visit.request()
-            events.append("received")
+            received.release()
+            assert reported.acquire(timeout=SOON)  # so that it is not only told with the answer
             visit.answer()
 
     context = tls_context(authority) if tls else None
     with Peer(treat, tls=context) as peer, making(str(authority.cert)) as client:
         for _ in range(2):
-            before = time.monotonic()
             told: list[float] = []
+            arrived: list[bool] = []
 
-            def sent(when: float, told: list[float] = told) -> None:
+            def sent(when: float, told: list[float] = told, arrived: list[bool] = arrived) -> None:
                 told.append(when)
-                assert connected.wait(SOON)
-                events.append("sent")
+                arrived.append(received.acquire(timeout=SOON))
+                reported.release()
 
+            before = time.monotonic()
             client.get_status(api(peer.url), 7, Call(SOON, sent, time.monotonic))
             assert before <= told[0] <= time.monotonic()
-    assert events == ["connected", "sent", "received", "sent", "received"]
+            assert arrived == [True]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_request_is_never_said_to_be_sent_earlier_than_it_was(
+    authority: Authority, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a thread that is held up before it sends would let the next request come too early."""
+    now = [100.0]
+
+    def held_up(sock: Any, data: Any, *flags: int) -> None:
+        sending = threading.current_thread() is threading.main_thread()
+        now[0] += 3 * sending
+        sendall(sock, data, *flags)
+        now[0] += 0.5 * sending
+
+    kind = ssl.SSLSocket if tls else socket.socket
+    sendall = kind.sendall
+    monkeypatch.setattr(kind, "sendall", held_up)
+    told: list[float] = []
+    context = tls_context(authority) if tls else None
+    with Peer(good, tls=context) as peer, making(str(authority.cert)) as client:
+        call = Call(SOON, told.append, lambda: now[0])
+        client.get_status(api(peer.url), 7, call)
+    assert told == [103.5]
+    assert call.deadline == 100 + SOON  # which counts from before
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_request_whose_sending_fails_is_reported_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Nobody knows how much of it has arrived."""
+
+    def failing(sock: Any, data: Any, *flags: int) -> None:
+        if threading.current_thread().name == "asking":
+            if not cut:
+                raise OSError(errno.ENETDOWN, "told by a test")
+            assert started.wait(SOON)
+            asking.call.expire()
+        sendall(sock, data, *flags)
+
+    started = threading.Event()
+    sendall = socket.socket.sendall
+    monkeypatch.setattr(socket.socket, "sendall", failing)
+    with Peer(good) as peer:
+        asking = Asking(client, api(peer.url))
+        started.set()
+        assert asking.failure().reason is (Reason.TIMEOUT if cut else Reason.CONNECTION_ERROR)
+        assert len(asking.sent) == 1
+        assert leading_to(peer.port) == 0
+    assert peer.heads == []
 
 
 def test_the_deadline_counts_from_the_first_byte_sent(
@@ -1030,8 +1229,8 @@ def test_the_deadline_counts_from_the_first_byte_sent(
     now = [100.0]
     deadlines: list[float | None] = []
 
-    def connected_later(call: Call, connection: socket.socket) -> None:
-        attach(call, connection)
+    def connected_later(call: Call, lifeline: _Lifeline) -> None:
+        attach(call, lifeline)
         now[0] += 2  # it took two seconds
 
     attach = Call.attach

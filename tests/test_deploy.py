@@ -20,6 +20,7 @@ import yaml
 
 from exporter import __version__, cli
 from exporter.server import MOST_CONNECTIONS
+from exporter.workers import MOST_THREADS
 from processes import ROOT, ExporterProcess
 from promtools import alertmanager, free_port, prometheus
 from tools import need
@@ -311,6 +312,15 @@ def test_the_unit_gives_the_exporter_as_many_descriptors_as_it_would_ask_for() -
     # Asking is among what it denies.
     (limit,) = settings("LimitNOFILE")
     assert int(limit) >= 2 * MOST_CONNECTIONS
+    assert f"each of its {MOST_CONNECTIONS} connections." in UNIT.read_text("utf-8")
+
+
+def test_the_unit_gives_the_exporter_room_for_every_thread() -> None:
+    # Beside those of the requests: the main one, those that render, check passwords, save or look at files,
+    # and asyncio's own, which there are 32 of at most.
+    (limit,) = settings("TasksMax")
+    assert int(limit) >= MOST_THREADS + 64
+    assert f"in up to {MOST_THREADS} threads" in UNIT.read_text("utf-8")
 
 
 def test_the_configuration_beside_the_unit_uses_its_credential_and_is_valid(

@@ -16,12 +16,12 @@ from urllib.parse import quote, quote_plus, unquote_plus
 
 import pytest
 import requests
-import structlog
 
 from certificates import Authority
 from exporter import simulator
 from exporter.answer import parse
 from exporter.client import PATH
+from exporter.connection import WatchedAdapter
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.model import Secret
@@ -144,14 +144,8 @@ PEERS: dict[str, Callable[[Visit], None]] = {
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = []
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+def no_handlers_of_others() -> None:
+    logging.getLogger().handlers = []
 
 
 class Everything:
@@ -252,13 +246,13 @@ def test_whatever_a_library_raises_is_translated_without_its_text(
 ) -> None:
     """Even an error that nobody thought of, and one while another is handled."""
 
-    def fail(*_: object, **how: Any) -> None:
+    def fail(_: WatchedAdapter, request: requests.PreparedRequest, **how: Any) -> None:
         try:
-            raise OSError(f"{how} {key}")
+            raise OSError(f"{request.url} {how} {key}")
         except OSError as error:
-            raise RuntimeError(f"{how} {quote(key, safe='')}", key) from error
+            raise RuntimeError(f"{request.url} {quote(key, safe='')}", key) from error
 
-    monkeypatch.setattr(requests.Session, "send", fail)
+    monkeypatch.setattr(WatchedAdapter, "send", fail)
     error, written = everything.of(api("http://127.0.0.1:1", key))
     assert error.reason is Reason.CONNECTION_ERROR
     assert error.detail == "failed with RuntimeError"
