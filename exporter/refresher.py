@@ -154,7 +154,7 @@ class Refresher:
         self._waiters.add(waiter)
         for account in self._accounts:
             self._pump(account)
-            self._settle(account)
+            self._judge(waiter, account)
         if self._closed or not asks:
             self._release(waiter)
         return lambda: self._drop(waiter)
@@ -256,15 +256,20 @@ class Refresher:
 
     def _settle(self, account: _Account) -> None:
         """Let go the scrapes that have this account's answers, or can no longer get them in time."""
+        for waiter in list(self._waiters):
+            self._judge(waiter, account)
+
+    def _judge(self, waiter: _Waiter, account: _Account) -> None:
+        ask = waiter.accounts.get(account)
+        if ask is None:
+            return
         now = self._loop.time()
-        for waiter in [waiter for waiter in self._waiters if account in waiter.accounts]:
-            ask = waiter.accounts[account]
-            expected = account.schedule.complete_at(ask, now)
-            in_vain = expected is None or expected > waiter.deadline
-            if in_vain or not account.schedule.pending(ask, now):
-                del waiter.accounts[account]
-            if not waiter.accounts:
-                self._release(waiter)
+        expected = account.schedule.complete_at(ask, now)
+        in_vain = expected is None or expected > waiter.deadline
+        if in_vain or not account.schedule.pending(ask, now):
+            del waiter.accounts[account]
+        if not waiter.accounts:
+            self._release(waiter)
 
     def _release(self, waiter: _Waiter) -> None:
         if self._drop(waiter):

@@ -64,6 +64,7 @@ class Request:
     task: Task
     ask: int
     started: float
+    asked_before: float  # when its task was asked about the last time
     sent: bool = False
 
 
@@ -158,7 +159,7 @@ class Schedule:
                 (task for task in tasks if self._wanted(task) and task.retry_at <= now),
                 key=lambda task: (task.reading is not None, task.asked_at),
             )
-        request = Request(task, self._ask, now)
+        request = Request(task, self._ask, now, task.asked_at)
         task.asked_at, task.request = now, request
         self._flying.add(request)
         self.pacer.started(now)
@@ -193,8 +194,11 @@ class Schedule:
     def _failed(self, request: Request, error: ApiError, now: float, wall: float) -> None:
         task = request.task
         self.stats.failures[error.reason] += 1
-        task.failure = Failure(error.reason, error.detail, task.failure.since if task.failure else wall)
+        before = task.failure
+        task.failure = Failure(error.reason, error.detail, before.since if before else wall)
         if error.reason is Reason.RATE_LIMITED:
+            if before is None:  # it keeps its turn, but once only: it may be the cause of the refusals
+                task.asked_at = request.asked_before
             self.pacer.refused(now, error.retry_after)
             self.health.refused(outage=self.pacer.outage)
             return

@@ -588,6 +588,7 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
 
 FIGURES = [
     ("docs/security.md", f"At most {server.MOST_CONNECTIONS} connections"),
+    ("docs/security.md", f"limit on open files is below {server.MOST_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
     ("docs/security.md", f"longer than {auth.LONGEST_PASSWORD} bytes"),
     ("docs/security.md", f"up to {client.LARGEST_ANSWER // 1024} KiB"),

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from exporter.errors import ApiError, Reason
 from exporter.model import Reading, Secret
+from exporter.scheduler import Schedule
 from exporter.state import Memory, Remembered, fingerprint
 from fakes import START, FakeApi, World, account, failure, reading
 
@@ -237,6 +238,53 @@ class TestShared:
         assert all(task.reading for scrape in scrapes for task in scrape.views[0].tasks)
         assert max(scrape.took for scrape in scrapes) < 9.5
 
+    def test_what_a_scrape_costs_does_not_grow_with_those_that_wait_already(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judged = 0
+        complete_at = Schedule.complete_at
+
+        def counted(schedule: Schedule, ask: int, now: float) -> float | None:
+            nonlocal judged
+            judged += 1
+            return complete_at(schedule, ask, now)
+
+        monkeypatch.setattr(Schedule, "complete_at", counted)
+        accounts, number = 20, 40
+        world = World(*(account(2, key=f"{at:040}", name=f"account {at}") for at in range(accounts)))
+        scrapes = [world.scrape() for _ in range(number)]
+        assert judged <= accounts * number
+        world.loop.advance(15)
+        assert all(task.reading for scrape in scrapes for view in scrape.views for task in view.tasks)
+        answers = len(world.api.sent) / accounts  # of each account; each is a reason to look again
+        assert judged <= (1 + answers) * accounts * number
+        assert answers <= 3
+
+    @pytest.mark.parametrize("later", [0.0, 0.05, 1.05, 2.95, 3.05])
+    def test_a_scrape_that_waits_is_answered_as_soon_whoever_comes_after_it(self, later: float) -> None:
+        world = World(account(4, key="A" * 40, name="a"), account(2, key="B" * 40, name="b"))
+        first = world.scrape()
+        world.loop.advance(later)
+        hurried, second = world.scrape(timeout=0.2), world.scrape()
+        assert hurried.took == 0
+        world.loop.advance(15)
+        assert first.took == pytest.approx(3.1)
+        assert 3 < second.took < 9.5
+        for scrape in (first, second):
+            taken = [task.reading.taken_at for view in scrape.views for task in view.tasks if task.reading]
+            assert len(taken) == 6
+            assert min(taken) >= START + scrape.at
+
+    def test_a_scrape_that_waits_in_vain_is_let_go_at_its_deadline_whoever_comes_after_it(self) -> None:
+        world = World(account(1))
+        world.api.latency = lambda: 60.0
+        scrapes = []
+        for _ in range(12):
+            scrapes.append(world.scrape())
+            world.loop.advance(1)
+        world.loop.advance(60)
+        assert [scrape.took for scrape in scrapes] == [9.5] * 12
+
 
 class TestSlowDownWhenTold:
     def test_a_refused_task_stays_due(self) -> None:
@@ -267,6 +315,34 @@ class TestSlowDownWhenTold:
         world.scrape()
         world.loop.advance(60)
         assert gaps(world.api)[0] >= 20
+
+    def test_a_task_that_is_refused_keeps_its_turn_once(self) -> None:
+        world = World(account(4))
+        refusals = {3: 1}
+
+        def answer(_: str, task_id: int) -> Reading | ApiError:
+            if refusals.get(task_id, 0):
+                refusals[task_id] -= 1
+                return failure(Reason.RATE_LIMITED)
+            return reading()
+
+        world.api.answer = answer
+        for _ in range(10):
+            world.scrape(0.0)
+            world.loop.advance(1.5)
+        assert world.api.asked()[:6] == [1, 2, 3, 3, 4, 1]
+
+    def test_a_task_that_is_refused_again_and_again_holds_up_no_other(self) -> None:
+        world = World(account(4))
+        world.scrape()
+        world.loop.advance(10)
+        read = len(world.api.asked())
+        world.api.answer = lambda _, task_id: failure(Reason.RATE_LIMITED) if task_id == 3 else reading()
+        for _ in range(20):
+            world.scrape(0.0)
+            world.loop.advance(2.0)
+        asked = world.api.asked()[read:]
+        assert asked[:9] == [1, 2, 3, 3, 4, 1, 2, 3, 4]
 
     def test_nothing_but_refusals_is_an_account_that_is_not_served(self) -> None:
         world = World(account(5))
