@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,8 @@ class Exposition:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._renderer = Renderer("exposition")
+        self.takes = 0.0
+        """Seconds that rendering takes: the longest of late, wearing off."""
 
     async def render(self, accept: str, *, compress: bool) -> tuple[bytes, str]:
         """The exposition as of now and its content type, for the value of an Accept header."""
@@ -70,7 +73,11 @@ class Exposition:
                 self._tasks.render(snapshot.accounts).encode() + encode(self._registry), compress=compress
             )
 
-        return await self._renderer.render((content_type, compress), begin), content_type
+        began = time.monotonic()
+        body = await self._renderer.render((content_type, compress), begin)
+        took = time.monotonic() - began
+        self.takes = max(took, 0.9 * self.takes + 0.1 * took)
+        return body, content_type
 
     def close(self) -> None:
         """Let the thread end."""

@@ -78,7 +78,7 @@ class Pages:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience(request)
+        deadline = loop.time() + max(0.0, self._patience(request) - self._exposition.takes)
         with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the look goes on
             await asyncio.wait_for(asyncio.shield(self._check()), LONGEST_CHECK)
         answered = asyncio.Event()
@@ -96,7 +96,7 @@ class Pages:
         return await _send(request, body, headers)
 
     def _patience(self, request: web.Request) -> float:
-        """How long the scrape may wait, in seconds."""
+        """How long the scrape may wait to be answered, in seconds."""
         try:
             timeout = float(request.headers[SCRAPE_TIMEOUT_HEADER])
         except (KeyError, ValueError):

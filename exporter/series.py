@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from exporter.model import AccountView, TaskView
 
     Lines = tuple[str, ...]
+    Kept = tuple[TaskView, str, Lines]  # a view, its labels as text, and its lines
 
 FAMILIES: Final = (
     ("mobizon_task_progress", "Progress of the task in percent, as Mobizon reports it."),
@@ -32,7 +33,7 @@ class TaskSeries:
     """Renders views of tasks; a view that is the very one of last time is not formatted again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str | None, int], tuple[TaskView, Lines]] = {}
+        self._known: dict[tuple[str | None, int], Kept] = {}
 
     def render(self, accounts: tuple[AccountView, ...]) -> str:
         """Every family with its series, such as these.
@@ -46,9 +47,8 @@ class TaskSeries:
         for account in accounts:
             for view in account.tasks:
                 key = (account.name, view.spec.id)
-                kept = known.get(key)
-                self._known[key] = kept if kept and kept[0] is view else (view, _lines(account.name, view))
-        rows = [lines for _, lines in self._known.values()]
+                self._known[key] = _rendered(account.name, view, known.get(key))
+        rows = [lines for _, _, lines in self._known.values()]
         parts: list[str] = []
         for at, (name, documentation) in enumerate(FAMILIES):
             parts.append(f"# HELP {name} {documentation}\n# TYPE {name} gauge\n")
@@ -56,14 +56,16 @@ class TaskSeries:
         return "".join(parts)
 
 
-def _lines(account: str | None, view: TaskView) -> Lines:
+def _rendered(account: str | None, view: TaskView, kept: Kept | None) -> Kept:
+    """A view with its lines: those of last time if it is the same, else made of what is the same."""
+    if kept and kept[0] is view:
+        return kept
+    inside = kept[1] if kept and kept[0].spec is view.spec else _inside(_labels(account, view))
+    return view, inside, _lines(account, view, inside)
+
+
+def _lines(account: str | None, view: TaskView, inside: str) -> Lines:
     """A line for each family, or nothing where the task has no such series."""
-    labels = dict(view.spec.labels) | {"task_id": str(view.spec.id)}
-    if view.spec.name:
-        labels["name"] = view.spec.name
-    if account:
-        labels["account"] = account
-    inside = _inside(labels)
     values: list[float | None] = [None] * len(FAMILIES)
     if view.reading and not view.stale:
         values[0], values[1] = view.reading.progress, view.reading.status
@@ -76,8 +78,18 @@ def _lines(account: str | None, view: TaskView) -> Lines:
         for (name, _), value in zip(FAMILIES, values, strict=True)
     ]
     if view.failure:
-        lines[3] = f"{FAMILIES[3][0]}{{{_inside(labels | {'reason': view.failure.reason.value})}}} 1.0\n"
+        labels = _labels(account, view) | {"reason": view.failure.reason.value}
+        lines[3] = f"{FAMILIES[3][0]}{{{_inside(labels)}}} 1.0\n"
     return tuple(lines)
+
+
+def _labels(account: str | None, view: TaskView) -> dict[str, str]:
+    labels = dict(view.spec.labels) | {"task_id": str(view.spec.id)}
+    if view.spec.name:
+        labels["name"] = view.spec.name
+    if account:
+        labels["account"] = account
+    return labels
 
 
 def _inside(labels: dict[str, str]) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import gzip
+import itertools
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from exporter import __version__, series
+from exporter import exposition as exposition_module
 from exporter.collector import Snapshot, SnapshotCollector
 from exporter.errors import Reason
 from exporter.exposition import Exposition
@@ -180,9 +183,9 @@ def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_for
     formatted = []
     lines = series._lines
 
-    def counted(name: str | None, view: TaskView) -> tuple[str, ...]:
+    def counted(name: str | None, view: TaskView, inside: str) -> tuple[str, ...]:
         formatted.append(view.spec.id)
-        return lines(name, view)
+        return lines(name, view, inside)
 
     monkeypatch.setattr(series, "_lines", counted)
     kept = TaskSeries()
@@ -210,6 +213,46 @@ async def test_whoever_asks_at_the_same_time_shares_one_rendering() -> None:
     assert len({body for body, _ in answers}) == 1
     await exposition.render("text/plain", compress=False)
     assert taken == 2, "a later scrape gets its own"
+    exposition.close()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Seconds that the next renderings take, by the clock that they are timed by; none when it is empty."""
+    now, seconds = [100.0], list[float]()
+
+    def packed(body: bytes, *, compress: bool) -> bytes:
+        now[0] += seconds.pop(0) if seconds else 0.0
+        return body
+
+    monkeypatch.setattr(exposition_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(exposition_module, "pack", packed)
+    yield seconds
+    assert not seconds
+
+
+async def test_how_long_rendering_takes_is_known_from_the_slowest_of_late(slow: list[float]) -> None:
+    exposition = Exposition(lambda: SNAPSHOTS["one_account"])
+    assert exposition.takes == 0
+    known = []
+    for seconds in (0.5, 2.0, 0.1, *[0.2] * 60):
+        slow.append(seconds)
+        await exposition.render("text/plain", compress=False)
+        known.append(exposition.takes)
+    assert known[:2] == [0.5, pytest.approx(2.0)]
+    wearing_off = known[1:]
+    assert all(later < before for before, later in itertools.pairwise(wearing_off))
+    assert known[2] > 1.5, "one that was quick says little"
+    assert known[-1] == pytest.approx(0.2, abs=0.01)
+    exposition.close()
+
+
+async def test_waiting_for_another_rendering_is_part_of_how_long_it_takes(slow: list[float]) -> None:
+    exposition = Exposition(lambda: SNAPSHOTS["one_account"])
+    slow += [1.0, 1.0]
+    accepted = ("text/plain", "application/openmetrics-text; version=1.0.0")
+    await asyncio.gather(*(exposition.render(accept, compress=False) for accept in accepted))
+    assert exposition.takes == pytest.approx(2.0)
     exposition.close()
 
 
