@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -501,6 +502,26 @@ class TestKeeping:
         keeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await keeping
+
+    async def test_saving_that_takes_long_takes_a_twentieth_of_the_time_at_most(
+        self, file: StateFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now, waits = [0.0], []
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                raise asyncio.CancelledError
+
+        def memory() -> Memory:
+            now[0] += 0.05 if len(waits) == 1 else 1.5
+            return MEMORY
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        with pytest.raises(asyncio.CancelledError):
+            await file.keep(lambda: len(waits), memory)
+        assert waits == [state.SAVED_EVERY, state.SAVED_EVERY, pytest.approx(30.0)]
 
     async def test_what_came_after_it_ended_is_saved_by_the_last_save(
         self, path: Path, file: StateFile, monkeypatch: pytest.MonkeyPatch
