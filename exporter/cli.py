@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 1 for what cannot be used, 2 (by argparse) for wrong flags."""
     # Lists and snapshots are tens of thousands of objects without cycles: looking for cycles among them
     # as often as Python does by default takes longer than making them, and stops every thread meanwhile.
-    gc.set_threshold(50_000, 10, 100)
+    # But asyncio leaves one behind for each connection, so memory would creep up if it were done rarely.
+    gc.set_threshold(10_000, 20, 100)
     flags = _parser().parse_args(arguments)
     configure(flags.log_level, flags.log_format)
     try:
