@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 
-.PHONY: help demo test check format lint types dashboards screenshot clean
+.PHONY: help demo test check format dashboards screenshot bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,9 @@ dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
 
 screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
 	$(BIN)/python docs/screenshot.py
+
+bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,92 @@
+"""Many accounts, each with a budget of its own, in one exporter."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.apis import Api, Apis
+from benchmarks.measured import accounts, exporting, scrape
+from benchmarks.report import Figure, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TASKS = 10
+APIS = 2
+LATENCY = (0.05, 0.1)
+WARM, WINDOW = 12.0, 45.0  # seconds
+SCRAPED_EVERY, SCRAPE_TIMEOUT = 5.0, 1.0  # too little time to wait for ten answers: requests never pause
+
+
+class Served(NamedTuple):
+    """What an exporter of many accounts has done in the window."""
+
+    answered: float  # percent of what the limits allow
+    refused: float  # percent of the requests
+    cpu: float  # milliseconds of the exporter's CPU a request
+    cores: float  # of the exporter
+    memory: float  # MB
+    slowest: float  # seconds of a scrape
+
+
+def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
+    """The number of accounts that is promised, and with how many seconds of CPU."""
+    number = 200 if quick else 1_000
+    runs = [serve(number) for _ in range(repeat)]
+    under = f"{number:,} accounts of {TASKS} tasks, answers of 75 ms ± 33 %"
+    yield Figure("budget of all accounts used", under, [run.answered for run in runs], "%", "limit ≥ 90 %")
+    yield Figure("requests refused", under, [run.refused for run in runs], "%", "limit ≤ 2 %")
+    yield Figure("longest scrape", under, [run.slowest for run in runs], "s", "limit 1.5 s")
+    yield Figure("resident memory", under, [run.memory for run in runs], "MB", "limit 300 MB")
+    yield Figure("cores busy", under, [run.cores for run in runs], "")
+    yield Figure("CPU a request, scrapes included", under, [run.cpu for run in runs], "ms")
+
+
+def serve(number: int, window: float = WINDOW) -> Served:
+    """Run so many accounts."""
+    keys = [f"{at:040d}" for at in range(number)]
+    apis = [Api(TASKS, tuple(keys[at::APIS]), LATENCY, seed=at) for at in range(APIS)]
+    with (
+        Apis(apis[:1]) as first,
+        Apis(apis[1:]) as second,
+        tempfile.TemporaryDirectory() as temp,
+        exporting(Path(temp), accounts(first.urls + second.urls, keys, range(1, TASKS + 1))) as (
+            exporter,
+            probe,
+        ),
+    ):
+        url = f"{exporter.url}/metrics"
+        scrapes: list[float] = []
+        stop = threading.Event()
+        scraping = threading.Thread(target=_scrape, args=(url, scrapes, stop))
+        scraping.start()
+        time.sleep(WARM)
+        scrapes.clear()
+        before, cpu = first.counts() + second.counts(), probe.cpu()
+        time.sleep(window)
+        after, cpu = first.counts() + second.counts(), probe.cpu() - cpu
+        memory = probe.memory()
+        stop.set()
+        scraping.join()
+    accepted = sum(now.accepted - then.accepted for then, now in zip(before, after, strict=True))
+    refused = sum(now.refused - then.refused for then, now in zip(before, after, strict=True))
+    passed = after[0].at - before[0].at
+    return Served(
+        answered=share(accepted, number * passed),
+        refused=share(refused, accepted + refused),
+        cpu=1000 * cpu / (accepted + refused),
+        cores=cpu / passed,
+        memory=memory,
+        slowest=max(scrapes),
+    )
+
+
+def _scrape(url: str, taken: list[float], stop: threading.Event) -> None:
+    while not stop.is_set():
+        _, took = scrape(url, SCRAPE_TIMEOUT, 60)
+        taken.append(took)
+        stop.wait(max(0.0, SCRAPED_EVERY - took))

@@ -1,0 +1,121 @@
+"""Simulated APIs in a process of their own, so that they take no time from what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from exporter.simulator import (
+    Simulator,
+    code,
+    flaky,
+    growing,
+    hang,
+    missing,
+    rejected,
+    repeating,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.connection import Connection
+
+    from exporter.simulator import Life
+
+
+@dataclass(frozen=True)
+class Api:
+    """How one simulated API behaves: `latency` (from, to) and `interval` in seconds.
+
+    Its tasks, numbered from 1, are in progress for ever; with `eventful` they also finish, fail, are
+    rejected and are missing, and requests go wrong.
+    """
+
+    tasks: int
+    keys: tuple[str, ...]
+    latency: tuple[float, float]
+    interval: float = 1.0
+    eventful: bool = False
+    seed: int = 0
+
+
+class Counts(NamedTuple):
+    """What an API has counted: `at` by the machine's monotonic clock, and the CPU of the whole process."""
+
+    at: float
+    accepted: int
+    refused: int
+    cpu: float
+
+
+class Apis:
+    """Serves several APIs while it is entered; `urls` are in their order."""
+
+    def __init__(self, apis: Sequence[Api]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(list(apis), there), daemon=True)
+        self.urls: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self.urls = self._pipe.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def counts(self) -> list[Counts]:
+        """What each API has counted up to now."""
+        self._pipe.send(("counts",))
+        return [Counts(*counts) for counts in self._pipe.recv()]
+
+    def reject(self, api: int, task: int) -> float:
+        """From now on the task is rejected; returns the moment."""
+        self._pipe.send(("reject", api, task))
+        moment: float = self._pipe.recv()
+        return moment
+
+
+def _serve(apis: Sequence[Api], pipe: Connection) -> None:
+    asyncio.run(_serving(apis, pipe))
+
+
+async def _serving(apis: Sequence[Api], pipe: Connection) -> None:
+    simulators = [_simulator(api) for api in apis]
+    for simulator in simulators:
+        await simulator.start()
+    pipe.send([simulator.url for simulator in simulators])
+    while True:
+        command: tuple[Any, ...] = await asyncio.to_thread(pipe.recv)
+        now = time.monotonic()
+        if command[0] == "counts":
+            cpu = time.process_time()
+            pipe.send([(now, simulator.accepted, simulator.refused, cpu) for simulator in simulators])
+        else:
+            _, api, task = command
+            simulators[api].lives[task] = rejected()
+            pipe.send(now)
+
+
+def _simulator(api: Api) -> Simulator:
+    lives = {task: _life(task, eventful=api.eventful) for task in range(1, api.tasks + 1)}
+    simulator = Simulator(
+        lives, keys=api.keys, interval=api.interval, latency=api.latency, seed=api.seed, history=1
+    )
+    if api.eventful:
+        simulator.faults[None] = code(3).only(every=101)
+        simulator.faults[11] = hang()
+    return simulator
+
+
+def _life(task: int, *, eventful: bool) -> Life:
+    lasting = repeating(3000.0, growing(3600.0))
+    if not eventful:
+        return lasting
+    ending = (repeating(200.0, growing(150.0)), rejected(after=60.0 + task % 600), missing(), flaky(lasting))
+    return ending[task % 8] if task % 8 < len(ending) else lasting
