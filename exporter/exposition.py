@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -57,8 +58,12 @@ class Exposition:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._renderer = Renderer("exposition")
-        self.takes = 0.0
-        """Seconds that rendering takes: the longest of late, wearing off."""
+        self._took: deque[float] = deque(maxlen=5)
+
+    @property
+    def takes(self) -> float:
+        """Seconds that a rendering takes: the second longest of the last five, for one may be an accident."""
+        return sorted(self._took)[-2:][0] if self._took else 0.0
 
     async def render(self, accept: str, *, compress: bool) -> tuple[bytes, str]:
         """The exposition as of now and its content type, for the value of an Accept header."""
@@ -68,16 +73,18 @@ class Exposition:
             encode, content_type = choose_encoder("")
 
         def begin() -> Callable[[], bytes]:
+            began = time.monotonic()
             self._collector.snapshot = snapshot = self._snapshot()
-            return lambda: pack(
-                self._tasks.render(snapshot.accounts).encode() + encode(self._registry), compress=compress
-            )
 
-        began = time.monotonic()
-        body = await self._renderer.render((content_type, compress), begin)
-        took = time.monotonic() - began
-        self.takes = max(took, 0.9 * self.takes + 0.1 * took)
-        return body, content_type
+            def rendered() -> bytes:
+                text = self._tasks.render(snapshot.accounts).encode() + encode(self._registry)
+                body = pack(text, compress=compress)
+                self._took.append(time.monotonic() - began)
+                return body
+
+            return rendered
+
+        return await self._renderer.render((content_type, compress), begin), content_type
 
     def close(self) -> None:
         """Let the thread end."""

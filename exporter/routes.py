@@ -78,7 +78,9 @@ class Pages:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + max(0.0, self._patience(request) - self._exposition.takes)
+        patience = self._patience(request)
+        # what it waited for has to be rendered, too; a machine that stood still counts for little
+        deadline = loop.time() + patience - min(self._exposition.takes, patience / 4)
         with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the look goes on
             await asyncio.wait_for(asyncio.shield(self._check()), LONGEST_CHECK)
         answered = asyncio.Event()

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import itertools
 import platform
 import re
 import subprocess
@@ -231,28 +230,26 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     assert not seconds
 
 
-async def test_how_long_rendering_takes_is_known_from_the_slowest_of_late(slow: list[float]) -> None:
+async def test_how_long_rendering_takes_is_known_from_the_slow_ones_of_late_but_for_one(
+    slow: list[float],
+) -> None:
     exposition = Exposition(lambda: SNAPSHOTS["one_account"])
     assert exposition.takes == 0
     known = []
-    for seconds in (0.5, 2.0, 0.1, *[0.2] * 60):
+    for seconds in (0.5, 20.0, 0.1, 0.5, 0.4, 2.0, 3.0, *[0.2] * 4):
         slow.append(seconds)
         await exposition.render("text/plain", compress=False)
         known.append(exposition.takes)
-    assert known[:2] == [0.5, pytest.approx(2.0)]
-    wearing_off = known[1:]
-    assert all(later < before for before, later in itertools.pairwise(wearing_off))
-    assert known[2] > 1.5, "one that was quick says little"
-    assert known[-1] == pytest.approx(0.2, abs=0.01)
+    assert known == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 2.0, 2.0, 2.0, 0.2])
     exposition.close()
 
 
-async def test_waiting_for_another_rendering_is_part_of_how_long_it_takes(slow: list[float]) -> None:
+async def test_waiting_for_another_rendering_is_not_part_of_how_long_it_takes(slow: list[float]) -> None:
     exposition = Exposition(lambda: SNAPSHOTS["one_account"])
     slow += [1.0, 1.0]
     accepted = ("text/plain", "application/openmetrics-text; version=1.0.0")
     await asyncio.gather(*(exposition.render(accept, compress=False) for accept in accepted))
-    assert exposition.takes == pytest.approx(2.0)
+    assert exposition.takes == pytest.approx(1.0)
     exposition.close()
 
 
