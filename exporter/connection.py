@@ -154,7 +154,8 @@ class _Watched:
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined] # else it would happen within, and count as sending
         call: Call | None = getattr(current, "call", None)
-        if call and self._lifeline:
+        if call:
+            assert self._lifeline  # noqa: S101 - every connection is made by _new_conn; tells mypy
             call.attach(self._lifeline)
             call.begin()
         held = self._held = []

@@ -45,7 +45,7 @@ class Loop(Protocol):
 
 
 class Send(Protocol):
-    """Starts a request. `sent` is called when its first byte is on the way, `done` with what came of it."""
+    """Starts a request. `sent` is called when it is on its way, `done` with what came of it."""
 
     def __call__(
         self,

@@ -167,7 +167,7 @@ class Schedule:
         return request
 
     def sent(self, request: Request, now: float) -> None:
-        """The first byte of the request is on its way: spacing counts from here."""
+        """The request is on its way: spacing counts from here."""
         if not request.sent:
             request.sent, request.started = True, now
             self.pacer.sent(now)

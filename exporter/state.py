@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 VERSION: Final = 1
 SAVED_EVERY: Final = 2.0  # seconds
 MOST_OF_THE_TIME: Final = 0.05  # that saving may take: ten thousand tasks take tenths of a second
+LONGEST_PAUSE: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class StateFile:
         """Save again and again, whenever `mark` tells that there is something new; until cancelled."""
         took = 0.0
         while True:
-            await asyncio.sleep(max(SAVED_EVERY, took / MOST_OF_THE_TIME))
+            await asyncio.sleep(max(SAVED_EVERY, min(took / MOST_OF_THE_TIME, LONGEST_PAUSE)))
             began = time.monotonic()
             try:
                 await self.save(mark(), memory)

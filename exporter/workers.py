@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import time
 from collections import deque
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MOST_THREADS: Final = 512  # they are started only as they are needed; each may hold two files open
+MOST_THREADS: Final = 512  # they are started only as they are needed
+FILES_FOR_EACH: Final = 8  # that may be open: a connection takes two, and the peers of the server some, too
 NAME: Final = "mobizon-api"
 GRACE: Final = 0.5  # seconds that an expired request has to come back by itself
 LONGEST_JOIN: Final = 1.0
@@ -35,7 +37,8 @@ class Workers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=NAME)
+        self._most = _most_threads()
+        self._threads = ThreadPoolExecutor(self._most, thread_name_prefix=NAME)
         self._clients: dict[tuple[str | None, str | None], Client] = {}
         self._reports: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._woken = False
@@ -52,7 +55,7 @@ class Workers:
         route = (api.ca_file, api.proxy_url.reveal() if api.proxy_url else None)
         client = self._clients.get(route)
         if client is None:
-            client = self._clients[route] = Client(*route, connections=MOST_THREADS)
+            client = self._clients[route] = Client(*route, connections=self._most)
         call = Call(api.timeout, lambda when: self._report(sent, when), self._loop.time)
 
         def finish(outcome: Reading | ApiError, seconds: float) -> None:
@@ -114,3 +117,11 @@ class Workers:
         while self._reports:
             callback, values = self._reports.popleft()
             self._loop.call_soon(callback, *values)
+
+
+def _most_threads() -> int:
+    """As many as there can be files for; the server raises the limit as far as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        MOST_THREADS if hard == resource.RLIM_INFINITY else max(1, min(MOST_THREADS, hard // FILES_FOR_EACH))
+    )

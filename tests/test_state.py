@@ -510,18 +510,18 @@ class TestKeeping:
 
         async def sleep(seconds: float) -> None:
             waits.append(seconds)
-            if len(waits) == 3:
+            if len(waits) == 4:
                 raise asyncio.CancelledError
 
         def memory() -> Memory:
-            now[0] += 0.05 if len(waits) == 1 else 1.5
+            now[0] += [0.05, 1.0, 100.0][len(waits) - 1]
             return MEMORY
 
         monkeypatch.setattr(asyncio, "sleep", sleep)
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
         with pytest.raises(asyncio.CancelledError):
             await file.keep(lambda: len(waits), memory)
-        assert waits == [state.SAVED_EVERY, state.SAVED_EVERY, pytest.approx(30.0)]
+        assert waits == [state.SAVED_EVERY, state.SAVED_EVERY, pytest.approx(20.0), state.LONGEST_PAUSE]
 
     async def test_what_came_after_it_ended_is_saved_by_the_last_save(
         self, path: Path, file: StateFile, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import socket
 import threading
 import time
@@ -501,3 +502,13 @@ async def test_each_request_is_logged_at_debug_level() -> None:
         ("debug", 6, "connection_error: connection reset by peer"),
     ]
     assert all(0 <= line["seconds"] < SOON for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("files", "threads"), [(resource.RLIM_INFINITY, 512), (1 << 20, 512), (1024, 128), (4, 1)]
+)
+def test_there_are_no_more_threads_than_there_can_be_files_for(
+    monkeypatch: pytest.MonkeyPatch, files: int, threads: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, files))
+    assert workers_module._most_threads() == threads
