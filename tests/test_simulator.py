@@ -238,6 +238,16 @@ def test_the_limit_is_measured_before_latency_is_waited_out(clock: Clock) -> Non
     assert [request.at for request in sim.requests] == [1000.0, 1001.0]
 
 
+def test_jitter_is_waited_out_before_the_limit_is_measured(clock: Clock) -> None:
+    with SimulatorThread(Simulator({7: simulator.waiting()}, clock=clock, jitter=60.0)) as sim:
+        with raw_request(sim):
+            sim.wait_for(lambda: sim.in_flight == 1)
+            assert not sim.requests
+        sim.wait_for(lambda: sim.in_flight == 0)
+        sim.jitter = 0.001
+        assert ask(sim)["code"] == 0
+
+
 def test_a_key_can_be_withdrawn_while_it_runs(sim: Simulator) -> None:
     sim.keys.discard(DEMO_KEY)
     assert ask(sim)["code"] == 8

@@ -61,8 +61,9 @@ class Simulator:
     - `requests`: the last `history` requests that arrived. `refused` counts those of known keys that came too
       early or met `refuse()`, `accepted` the other ones that had any business with the limit.
 
-    `latency` (seconds, from and to) is waited out after the limit has been measured. `clock` drives lives
-    and limit, never the waiting. Lives, keys and faults may be changed from any thread at any time.
+    `latency` (seconds, from and to) is waited out after the limit has been measured, and up to `jitter`
+    seconds before, as if the network had taken them. `clock` drives lives and limit, never the waiting.
+    Lives, keys and faults may be changed from any thread at any time.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are keywords with defaults
@@ -73,6 +74,7 @@ class Simulator:
         interval: float = 1.0,
         limit: Limit = "strict",
         latency: tuple[float, float] = (0.0, 0.0),
+        jitter: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
         history: int = 10_000,
@@ -83,6 +85,7 @@ class Simulator:
         self.interval = interval
         self.limit: Limit = limit
         self.latency = latency
+        self.jitter = jitter
         self.requests: deque[Request] = deque(maxlen=history)
         self.accepted = self.refused = 0
         self.url = ""
@@ -158,6 +161,8 @@ class Simulator:
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         await request.read()  # post() would not wait for a body that is no form
+        if self.jitter:
+            await asyncio.sleep(self._random.uniform(0, self.jitter))
         at = self._clock()
         form = await request.post()
         key = request.query.get("apiKey", "")
