@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Api:
-    """How one simulated API behaves: `latency` (from, to) and `interval` in seconds.
+    """How one simulated API behaves: `latency` of answers (from, to) and `interval` in seconds.
 
     Its tasks, numbered from 1, are in progress for ever; with `eventful` they also finish, fail, are
     rejected and are missing, and requests go wrong.
@@ -40,6 +40,7 @@ class Api:
     interval: float = 1.0
     eventful: bool = False
     seed: int = 0
+    jitter: float = 0.0  # seconds, at most, that a request is late
 
 
 class Counts(NamedTuple):
@@ -105,7 +106,13 @@ async def _serving(apis: Sequence[Api], pipe: Connection) -> None:
 def _simulator(api: Api) -> Simulator:
     lives = {task: _life(task, eventful=api.eventful) for task in range(1, api.tasks + 1)}
     simulator = Simulator(
-        lives, keys=api.keys, interval=api.interval, latency=api.latency, seed=api.seed, history=1
+        lives,
+        keys=api.keys,
+        interval=api.interval,
+        latency=api.latency,
+        jitter=api.jitter,
+        seed=api.seed,
+        history=1,
     )
     if api.eventful:
         simulator.faults[None] = code(3).only(every=101)

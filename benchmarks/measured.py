@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TICK = os.sysconf("SC_CLK_TCK")
+REQUESTS = re.compile(r"^mobizon_api_requests_total(?:{[^}]*})? (\S+)$", re.MULTILINE)
+FAILURES = re.compile(r"^mobizon_api_request_failures_total{[^}]*} (\S+)$", re.MULTILINE)
 
 
 class Probe:
@@ -74,12 +76,26 @@ def exporting(folder: Path, config: str, *flags: str) -> Iterator[tuple[Exporter
         yield exporter, Probe(exporter.process.pid)
 
 
-def scrape(url: str, timeout: float, patience: float | None = None) -> tuple[str, float]:
+@contextmanager
+def exporting_read(folder: Path, url: str, key: str, tasks: int) -> Iterator[tuple[ExporterProcess, Probe]]:
+    """The exporter with so many tasks of one account, each of which has been read once.
+
+    They are read fast, from an API that lets it; then the limit is the usual one.
+    """
+    listed = range(1, tasks + 1)
+    with exporting(folder, account(url, key, listed, 0.002), "--web.enable-lifecycle") as (exporter, probe):
+        exporter.scrapes_until(lambda samples: len(samples.all("mobizon_task_progress")) == tasks, 240)
+        (folder / "config.yaml").write_text(account(url, key, listed))
+        yield exporter, probe
+
+
+def scrape(
+    url: str, timeout: float, patience: float | None = None, encoding: str = "gzip"
+) -> tuple[str, float]:
     """What Prometheus gets with that scrape_timeout, and after how many seconds."""
     began = time.monotonic()
-    answer = requests.get(
-        url, headers={"X-Prometheus-Scrape-Timeout-Seconds": f"{timeout:g}"}, timeout=patience or timeout
-    )
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": f"{timeout:g}", "Accept-Encoding": encoding}
+    answer = requests.get(url, headers=headers, timeout=patience or timeout)
     answer.raise_for_status()
     return answer.text, time.monotonic() - began
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 HEAD = "| what | under | median | from – to | beside |\n|---|---|---|---|---|\n"
 
@@ -35,11 +35,6 @@ def number(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
-
-
-def table(figures: Iterable[Figure]) -> str:
-    """All of them, in Markdown."""
-    return HEAD + "".join(figure.row() for figure in figures)
 
 
 def share(part: float, whole: float) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 
 from benchmarks.apis import Api, Apis
-from benchmarks.measured import Probe, account, exporting, scrape
+from benchmarks.measured import REQUESTS, Probe, account, exporting, scrape
 from benchmarks.report import Figure
 
 if TYPE_CHECKING:
@@ -35,21 +35,26 @@ class Seen(NamedTuple):
     threads: int
     files: int
     series: int
+    requests: int
 
 
 def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - once is long enough
     """Tasks come, end, fail and go; the page is looked at, the state is kept, the file is read again."""
     minutes = 2.0 if quick else MINUTES
     seen = _soak(minutes)
-    settled, last = ([each for each in seen if each.at >= share * minutes] for share in (1 / 3, 2 / 3))
-    before = max(each.memory for each in settled if each not in last)
+    settled = [each for each in seen if each.at >= minutes / 3]
+    middle, last = settled[: len(settled) // 2], settled[len(settled) // 2 :]
+    before = max(each.memory for each in middle)
     under = f"{minutes:g} minutes at {SPEED} times the speed, {TASKS} tasks that come and go"
     yield Figure("resident memory", under, [each.memory for each in settled], "MB")
     grown = max(each.memory for each in last) - before
     yield Figure("most of the last third, above the most of the second", under, [grown], "MB", "limit 0.5 MB")
-    yield Figure("threads", under, [each.threads for each in settled], "")
-    yield Figure("open files", under, [each.files for each in settled], "")
-    yield Figure("series", under, [each.series for each in settled], "")
+    for name in ("threads", "files", "series"):
+        early, late = ([getattr(each, name) for each in part] for part in (middle, last))
+        told = f"most of the second third {max(early)}, of the last {max(late)}"
+        yield Figure(name, under, early + late, "", told)
+    rate = (seen[-1].requests - seen[0].requests) / (seen[-1].at - seen[0].at) / 60
+    yield Figure("requests a second", under, [rate], "", f"limit {SPEED}")
 
 
 def _soak(minutes: float) -> list[Seen]:
@@ -83,4 +88,5 @@ def _soak(minutes: float) -> list[Seen]:
 
 def _look(at: float, probe: Probe, text: str) -> Seen:
     series = sum(not line.startswith("#") for line in text.splitlines())
-    return Seen(at, probe.memory(), probe.threads(), probe.files(), series)
+    requested = sum(int(float(found)) for found in REQUESTS.findall(text))
+    return Seen(at, probe.memory(), probe.threads(), probe.files(), series, requested)
