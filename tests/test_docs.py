@@ -587,6 +587,7 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
 
 
 FIGURES = [
+    ("docs/scale.md", f"open fewer than {workers.MOST_THREADS * workers.FILES_FOR_EACH} files"),
     ("docs/security.md", f"At most {server.MOST_CONNECTIONS} connections"),
     ("docs/security.md", f"limit on open files is below {server.MOST_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
