@@ -108,6 +108,16 @@ class _Answer(http.client.HTTPResponse):
         return read
 
 
+class _Untimed(socket.socket):
+    """A connection without time-outs: urllib3 sets them twice a request, which is two system calls.
+
+    With many accounts it is those that cost, as each lets other threads in. TLS has sockets of its own.
+    """
+
+    def settimeout(self, value: float | None) -> None:
+        pass
+
+
 class _Watched:
     """What both kinds of connection do for the call that uses them."""
 
@@ -123,16 +133,16 @@ class _Watched:
         failure = OSError("no address")
         family = urllib3.util.connection.allowed_gai_family()
         for *kind, _, address in socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM):
-            sock = socket.socket(*kind)
+            sock = _Untimed(*kind)
             try:
                 for option in options or ():
                     sock.setsockopt(*option)
                 self._lifeline = _Lifeline(sock)
                 if call:
                     call.attach(self._lifeline)
-                    sock.settimeout(call.timeout)
+                    super(_Untimed, sock).settimeout(call.timeout)
                 sock.connect(address)
-                sock.settimeout(None)
+                super(_Untimed, sock).settimeout(None)
             except OSError as error:
                 sock.close()
                 failure = error
