@@ -20,7 +20,7 @@ TASKS = 10
 APIS = 2
 LATENCY = (0.05, 0.1)
 WARM, WINDOW = 12.0, 45.0  # seconds
-SCRAPED_EVERY, SCRAPE_TIMEOUT = 10.0, 1.0  # too little time to wait for ten answers: requests never pause
+SCRAPED_EVERY, SCRAPE_TIMEOUT = 5.0, 1.0  # too little time to wait for ten answers: requests never pause
 
 
 class Served(NamedTuple):
