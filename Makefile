@@ -44,7 +44,7 @@ screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs C
 	$(BIN)/python docs/screenshot.py
 
 bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
-	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

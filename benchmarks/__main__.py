@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import accounts, growth, pacing, scrapes, soak
 from benchmarks.report import HEAD
-from processes import ROOT
+from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from processes import ROOT, ExporterProcess
+from tests.support.processes import ROOT, ExporterProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ import requests
 from benchmarks.apis import Api, Apis, Counts
 from benchmarks.measured import account, exporting, scrape, serving
 from benchmarks.report import Figure, number, percentile, share
-from processes import Samples
+from tests.support.processes import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

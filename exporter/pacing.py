@@ -1,7 +1,7 @@
 """When the next request of an API key may start: pure arithmetic, all times in seconds of a monotonic clock.
 
 Mobizon documents one taskqueue/getStatus call a second and key; how it measures that is not known. The
-policy holds under three models of it, which tests/pacing_simulation.py simulates together with others
+policy holds under three models of it, which tests/support/pacing_simulation.py simulates together with others
 who use the same key:
 
 * A lone refusal is jitter of the network at the edge of the limit. It costs a margin of some percent.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import random
 
-# Chosen by a search over tests/pacing_simulation.py; the factors are of the configured interval.
+# Chosen by a search over tests/support/pacing_simulation.py; the factors are of the configured interval.
 JITTER_STEP: Final = 0.03  # margin that a lone refusal adds
 JITTER_WEAR: Final = 0.0001  # margin that an answer takes back
 JITTER_MOST: Final = 0.25

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from certificates import Authority
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
-from processes import ExporterProcess, write_config
+from tests.support.certificates import Authority
+from tests.support.processes import ExporterProcess, write_config
 
 pytestmark = pytest.mark.alone
 

@@ -16,11 +16,10 @@ import pytest
 import requests
 import yaml
 
-import promql
-import promtools
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread, growing, rejected
-from promtools import ROOT
-from tools import need
+from tests.support import promql, promtools
+from tests.support.promtools import ROOT
+from tests.support.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,10 +17,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certificates import serving
 from exporter import auth
 from exporter.model import Secret
 from exporter.webconfig import WebConfig
+from tests.support.certificates import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

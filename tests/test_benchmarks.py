@@ -17,7 +17,7 @@ from benchmarks.plain import registry, views
 from exporter.model import Reading
 from exporter.series import TaskSeries
 from exporter.simulator import Simulator, SimulatorThread, stalled
-from processes import ROOT, Samples
+from tests.support.processes import ROOT, Samples
 
 TASKS = 10
 

@@ -14,8 +14,8 @@ from playwright.sync_api import expect, sync_playwright
 from exporter import page as status
 from exporter.errors import Reason
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
-from processes import ExporterProcess
-from tools import need
+from tests.support.processes import ExporterProcess
+from tests.support.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

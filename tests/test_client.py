@@ -26,7 +26,6 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certificates import Authority
 from exporter import __version__, simulator
 from exporter import answer as answer_module
 from exporter import client as client_module
@@ -36,6 +35,7 @@ from exporter.connection import Call, WatchedAdapter, _Lifeline
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading, Secret
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from grafana_foundation_sdk.models import units
 
-import promql
-import promtools
+from tests.support import promql, promtools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

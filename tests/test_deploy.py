@@ -21,9 +21,9 @@ import yaml
 from exporter import __version__, cli
 from exporter.server import MOST_CONNECTIONS
 from exporter.workers import MOST_THREADS
-from processes import ROOT, ExporterProcess
-from promtools import alertmanager, free_port, prometheus
-from tools import need
+from tests.support.processes import ROOT, ExporterProcess
+from tests.support.promtools import alertmanager, free_port, prometheus
+from tests.support.tools import need
 
 Yaml = dict[str, Any]
 

@@ -19,9 +19,6 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
-import promql
-import promtools
-from certificates import Authority
 from exporter import (
     __version__,
     api,
@@ -43,9 +40,11 @@ from exporter.model import STATES
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.tls import TlsSettings
 from exporter.watch import ConfigWatch
-from fakes import START, World, account
-from processes import ROOT, ExporterProcess
-from tools import need
+from tests.support import promql, promtools
+from tests.support.certificates import Authority
+from tests.support.fakes import START, World, account
+from tests.support.processes import ROOT, ExporterProcess
+from tests.support.tools import need
 
 if TYPE_CHECKING:
     import argparse

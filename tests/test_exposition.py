@@ -25,7 +25,7 @@ from exporter.errors import Reason
 from exporter.exposition import Exposition
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
 from exporter.series import TaskSeries
-from tools import need
+from tests.support.tools import need
 
 GOLDEN = Path(__file__).parent / "golden"
 NAUGHTY = 'a "quoted" \\ name\nwith <b>markup</b> и кириллица'

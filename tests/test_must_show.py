@@ -11,7 +11,7 @@ import requests
 
 from exporter import simulator as sim
 from exporter.simulator import DEMO_KEY, Life, Simulator, SimulatorThread
-from processes import ExporterProcess, Samples, write_config
+from tests.support.processes import ExporterProcess, Samples, write_config
 
 
 def lives(count: int) -> dict[int, Life]:

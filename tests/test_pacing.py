@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.pacing import Pacer
-from pacing_simulation import MODELS, SEEDS, exporters, simulate, with_script
+from tests.support.pacing_simulation import MODELS, SEEDS, exporters, simulate, with_script
 
 
 def pacer(interval: float = 1.0) -> Pacer:

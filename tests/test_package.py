@@ -20,8 +20,8 @@ import pytest
 import requests
 
 from exporter import __version__
-from processes import ROOT, Samples
-from tools import need
+from tests.support.processes import ROOT, Samples
+from tests.support.tools import need
 
 LINK = "https://github.com/mobizon-exporter/mobizon-exporter"
 RAW = "https://raw.githubusercontent.com/mobizon-exporter/mobizon-exporter"

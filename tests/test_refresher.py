@@ -11,7 +11,7 @@ from exporter.errors import ApiError, Reason
 from exporter.model import Reading, Secret
 from exporter.scheduler import Schedule
 from exporter.state import Memory, Remembered, fingerprint
-from fakes import START, FakeApi, World, account, failure, reading
+from tests.support.fakes import START, FakeApi, World, account, failure, reading
 
 ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exporter.errors import Reason
-from fakes import Scrape, World, account, failure, reading
+from tests.support.fakes import Scrape, World, account, failure, reading
 
 KEYS = ("A" * 40, "B" * 40)
 ASK_LASTS = 300 + 12 * 6 * 5 + 61  # seconds: see scheduler.ASK_LASTS, and the longest spacing and back-off

@@ -9,7 +9,7 @@ import pytest
 
 from exporter import simulator as sim
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
-from processes import ExporterProcess, Samples, write_config
+from tests.support.processes import ExporterProcess, Samples, write_config
 
 SUCCESS = "mobizon_task_last_success_timestamp_seconds"
 

@@ -13,7 +13,7 @@ from exporter.model import Reading, Secret, TaskSpec
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.state import Remembered, dump, fingerprint
 from exporter.watch import ConfigWatch
-from processes import ExporterProcess, Samples, write_config
+from tests.support.processes import ExporterProcess, Samples, write_config
 
 FINISHED, ACTIVE = 10_000, 100
 

@@ -17,7 +17,6 @@ from urllib.parse import quote, quote_plus, unquote_plus
 import pytest
 import requests
 
-from certificates import Authority
 from exporter import simulator
 from exporter.answer import parse
 from exporter.client import PATH
@@ -26,9 +25,22 @@ from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.model import Secret
 from exporter.simulator import Simulator, SimulatorThread
-from processes import PATIENCE, ExporterProcess
-from test_client import BROKEN, GIB, GOOD, SOON, Peer, Visit, after_request, api, head_of, sending, streaming
-from test_workers import Sent, working
+from tests.support.certificates import Authority
+from tests.support.processes import PATIENCE, ExporterProcess
+from tests.test_client import (
+    BROKEN,
+    GIB,
+    GOOD,
+    SOON,
+    Peer,
+    Visit,
+    after_request,
+    api,
+    head_of,
+    sending,
+    streaming,
+)
+from tests.test_workers import Sent, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

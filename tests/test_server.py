@@ -17,11 +17,11 @@ import bcrypt
 import pytest
 import requests
 
-from certificates import Authority
 from exporter import simulator as sim
 from exporter.cli import main
 from exporter.simulator import Simulator, SimulatorThread
-from processes import ExporterProcess, Samples, write_config
+from tests.support.certificates import Authority
+from tests.support.processes import ExporterProcess, Samples, write_config
 
 
 @pytest.fixture(scope="module")

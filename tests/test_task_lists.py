@@ -14,7 +14,7 @@ from exporter.config import Config
 from exporter.errors import Reason
 from exporter.series import TaskSeries
 from exporter.watch import ConfigWatch
-from fakes import World, failure, reading
+from tests.support.fakes import World, failure, reading
 
 KEY = "K" * 40
 FILES = ("a.yaml", "b.json", "c.yaml")

@@ -15,10 +15,10 @@ from aiohttp import web
 from cryptography import x509
 from structlog.testing import capture_logs
 
-from certificates import PASSPHRASE, Authority, Pair, ip, rsa_key, serving
 from exporter import auth, webconfig
 from exporter import tls as tls_module
 from exporter.errors import ConfigError
+from tests.support.certificates import PASSPHRASE, Authority, Pair, ip, rsa_key, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable

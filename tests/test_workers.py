@@ -22,7 +22,7 @@ from exporter.errors import ApiError, Reason
 from exporter.model import Reading, Secret
 from exporter.simulator import Simulator, SimulatorThread
 from exporter.workers import Workers
-from test_client import (
+from tests.test_client import (
     BROKEN,
     GOOD,
     SOON,

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from processes import ExporterProcess
-from tools import need
+from tests.support.processes import ExporterProcess
+from tests.support.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Generous, since the machine may be busy; whoever waits goes on at once when it comes true.
 PATIENCE = 60.0
 

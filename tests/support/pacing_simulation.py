@@ -1,6 +1,6 @@
 """Drives the pacing code that ships against three models of Mobizon's limit.
 
-Run it: `python tests/pacing_simulation.py`.
+Run it: `python tests/support/pacing_simulation.py`.
 
 Nobody outside Mobizon knows how the limit is kept, so the pacing has to do well under all three:
   strict   refused when the previous request, accepted or not, arrived less than a second before
