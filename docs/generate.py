@@ -1,6 +1,6 @@
 """Writes the references that follow from the code: `python docs/generate.py [directory]`.
 
-`configuration.md` comes from the schema in exporter/config.py, `metrics.md` from what exporter/exposition.py
+`configuration.md` comes from the schema in exporter/config/settings.py, `metrics.md` from what exporter/exposition.py
 renders. A test holds what is committed against what this would write.
 """
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import config, health, scheduler
+from exporter import health, scheduler
 from exporter.collector import Snapshot
+from exporter.config import settings as config
 from exporter.errors import ConfigError, Reason
 from exporter.exposition import Exposition
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
@@ -45,7 +46,7 @@ _WRITTEN: Final[dict[Any, str]] = {
 _CONFIGURATION: Final = """\
 # Configuration
 
-<!-- Written by `python docs/generate.py` from exporter/config.py: change it there. -->
+<!-- Written by `python docs/generate.py` from exporter/config/settings.py: change it there. -->
 
 One YAML file, `--config.file`, by default `config.yaml`. [config.example.yaml](../config.example.yaml) has
 every setting with a comment. To know whether a file is good before the exporter has to:

@@ -23,17 +23,17 @@ import structlog
 from exporter import __version__, revision, webconfig
 from exporter.auth import protect
 from exporter.collector import Snapshot
-from exporter.config import Account, Api, Config
+from exporter.config.reload import Reloader, Source
+from exporter.config.settings import Account, Api, Config
+from exporter.config.watch import ConfigWatch, WatchStatus
 from exporter.errors import BindError, ConfigError
 from exporter.exposition import Exposition
 from exporter.log import FORMATS, LEVELS, configure
 from exporter.model import Secret
 from exporter.refresher import Refresher
-from exporter.reload import Reloader, Source
 from exporter.routes import WAIT_WITHOUT_HEADER, Pages, hang_up_on_who_does_not_read
 from exporter.server import Server
 from exporter.state import StateFile
-from exporter.watch import ConfigWatch, WatchStatus
 from exporter.workers import Workers
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from exporter.errors import ApiError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.config import Api
+    from exporter.config.settings import Api
     from exporter.model import Reading
 
 PATH: Final = "/service/taskqueue/getStatus"

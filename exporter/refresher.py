@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from exporter.config import Account, Api, Config
+    from exporter.config.settings import Account, Api, Config
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NewType
 
 import structlog
 
-from exporter.document import Problems
+from exporter.config.document import Problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 
 import structlog
 
-from exporter.document import Document, Problems, Schema, describe, text
+from exporter.config.document import Document, Problems, Schema, describe, text
 from exporter.errors import ConfigError
 from exporter.model import Secret
 from exporter.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, Unsupported, why
@@ -22,7 +22,7 @@ from exporter.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.document import Path as Place
+    from exporter.config.document import Path as Place
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from exporter.config import Api
+    from exporter.config.settings import Api
     from exporter.model import Reading
 
 log = structlog.get_logger(__name__)

@@ -30,7 +30,7 @@ from exporter import __version__, simulator
 from exporter import answer as answer_module
 from exporter import client as client_module
 from exporter.client import LARGEST_ANSWER, PATH, Client
-from exporter.config import Api
+from exporter.config.settings import Api
 from exporter.connection import Call, WatchedAdapter, _Lifeline
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading, Secret
@@ -1250,7 +1250,7 @@ MEASURED = """
 import sys, time
 from exporter.client import Client
 from exporter.connection import Call
-from exporter.config import Api
+from exporter.config.settings import Api
 from exporter.errors import ApiError
 from exporter.model import Secret
 client = Client(None, None, 1)

@@ -25,7 +25,6 @@ from exporter import (
     auth,
     cli,
     client,
-    config,
     health,
     pacing,
     routes,
@@ -35,11 +34,12 @@ from exporter import (
     workers,
 )
 from exporter import simulator as sim
+from exporter.config import settings as config
+from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.model import STATES
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.tls import TlsSettings
-from exporter.watch import ConfigWatch
 from tests.support import promql, promtools
 from tests.support.certificates import Authority
 from tests.support.fakes import START, World, account

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from exporter.config import Account, Api, Config
+from exporter.config.settings import Account, Api, Config
 from exporter.errors import ApiError, Reason
 from exporter.model import AccountView, Reading, Secret, TaskSpec
 from exporter.refresher import Refresher

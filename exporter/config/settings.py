@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NewType
 from urllib.parse import urlsplit
 
-from exporter.document import Document, Problems, Schema, describe, text
+from exporter.config.document import Document, Problems, Schema, describe, text
 from exporter.errors import ConfigError
 from exporter.model import Secret, TaskSpec
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config import Account, Api, Config
+from exporter.config.reload import Reloader
+from exporter.config.settings import Account, Api, Config
+from exporter.config.watch import WatchStatus
 from exporter.errors import ConfigError
 from exporter.model import Secret
-from exporter.reload import Reloader
-from exporter.watch import WatchStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

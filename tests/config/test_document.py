@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import document
-from exporter.document import DEEPEST, LONGEST_SHOWN, Document, Problems, Schema, describe, text
+from exporter.config import document
+from exporter.config.document import DEEPEST, LONGEST_SHOWN, Document, Problems, Schema, describe, text
 from exporter.errors import ConfigError
 
 TAG = "a tag (`!...`) has no meaning here"

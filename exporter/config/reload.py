@@ -13,8 +13,8 @@ from exporter.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.config import Config
-    from exporter.watch import WatchStatus
+    from exporter.config.settings import Config
+    from exporter.config.watch import WatchStatus
 
 log = structlog.get_logger(__name__)
 

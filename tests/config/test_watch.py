@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import watch as watch_module
+from exporter.config import watch as watch_module
+from exporter.config.watch import SETTLES_AFTER, ConfigWatch
 from exporter.errors import ConfigError
 from exporter.model import Secret
-from exporter.watch import SETTLES_AFTER, ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from exporter.config import Config
+    from exporter.config.settings import Config
 
 SOON = 10.0
 PATIENCE = 3.0  # with a call that ought to return at once

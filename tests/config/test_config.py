@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import config
-from exporter.config import Account, Api, Config, load, load_tasks
-from exporter.document import Document
+from exporter.config import settings as config
+from exporter.config.document import Document
+from exporter.config.settings import Account, Api, Config, load, load_tasks
 from exporter.errors import ConfigError
 from exporter.model import Secret, TaskSpec
 

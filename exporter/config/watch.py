@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.config import Account, Config, load, load_tasks
+from exporter.config.settings import Account, Config, load, load_tasks
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Reads the configuration and the task files, and watches them for changes."""
