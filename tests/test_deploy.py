@@ -19,8 +19,8 @@ import requests
 import yaml
 
 from exporter import __version__, cli
+from exporter.mobizon.threads import MOST_THREADS
 from exporter.server import MOST_CONNECTIONS
-from exporter.workers import MOST_THREADS
 from tests.support.processes import ROOT, ExporterProcess
 from tests.support.promtools import alertmanager, free_port, prometheus
 from tests.support.tools import need

@@ -19,24 +19,13 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import (
-    __version__,
-    api,
-    auth,
-    cli,
-    client,
-    health,
-    pacing,
-    routes,
-    scheduler,
-    server,
-    webconfig,
-    workers,
-)
+from exporter import __version__, api, auth, cli, health, pacing, routes, scheduler, server, webconfig
 from exporter import simulator as sim
 from exporter.config import settings as config
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
+from exporter.mobizon import client
+from exporter.mobizon import threads as workers
 from exporter.model import STATES
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.tls import TlsSettings

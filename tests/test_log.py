@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.log import FORMATS, LEVELS, configure
-from tests.test_client import KEY, Peer, ask, head_of, making, sending
+from tests.mobizon.test_client import KEY, Peer, ask, head_of, making, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable

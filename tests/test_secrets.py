@@ -18,16 +18,14 @@ import pytest
 import requests
 
 from exporter import simulator
-from exporter.answer import parse
-from exporter.client import PATH
-from exporter.connection import WatchedAdapter
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
+from exporter.mobizon.client import PATH
+from exporter.mobizon.connection import WatchedAdapter
+from exporter.mobizon.response import parse
 from exporter.model import Secret
 from exporter.simulator import Simulator, SimulatorThread
-from tests.support.certificates import Authority
-from tests.support.processes import PATIENCE, ExporterProcess
-from tests.test_client import (
+from tests.mobizon.test_client import (
     BROKEN,
     GIB,
     GOOD,
@@ -40,7 +38,9 @@ from tests.test_client import (
     sending,
     streaming,
 )
-from tests.test_workers import Sent, working
+from tests.mobizon.test_threads import Sent, working
+from tests.support.certificates import Authority
+from tests.support.processes import PATIENCE, ExporterProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,12 +27,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import __version__, simulator
-from exporter import answer as answer_module
-from exporter import client as client_module
-from exporter.client import LARGEST_ANSWER, PATH, Client
 from exporter.config.settings import Api
-from exporter.connection import Call, WatchedAdapter, _Lifeline
 from exporter.errors import ApiError, Reason, Scope
+from exporter.mobizon import client as client_module
+from exporter.mobizon import response as answer_module
+from exporter.mobizon.client import LARGEST_ANSWER, PATH, Client
+from exporter.mobizon.connection import Call, WatchedAdapter, _Lifeline
 from exporter.model import Reading, Secret
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from tests.support.certificates import Authority
@@ -1248,8 +1248,8 @@ def test_the_deadline_counts_from_the_first_byte_sent(
 
 MEASURED = """
 import sys, time
-from exporter.client import Client
-from exporter.connection import Call
+from exporter.mobizon.client import Client
+from exporter.mobizon.connection import Call
 from exporter.config.settings import Api
 from exporter.errors import ApiError
 from exporter.model import Secret

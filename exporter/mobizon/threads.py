@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.client import Client
-from exporter.connection import Call
 from exporter.errors import ApiError, Reason
+from exporter.mobizon.client import Client
+from exporter.mobizon.connection import Call
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,12 +17,12 @@ import pytest
 import structlog
 
 from exporter import simulator
-from exporter import workers as workers_module
 from exporter.errors import ApiError, Reason
+from exporter.mobizon import threads as workers_module
+from exporter.mobizon.threads import Workers
 from exporter.model import Reading, Secret
 from exporter.simulator import Simulator, SimulatorThread
-from exporter.workers import Workers
-from tests.test_client import (
+from tests.mobizon.test_client import (
     BROKEN,
     GOOD,
     SOON,

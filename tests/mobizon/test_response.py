@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.answer import parse, printable
 from exporter.errors import ApiError, Reason, Scope
+from exporter.mobizon.response import parse, printable
 from exporter.model import Reading
 
 NOW = 1767225600.0

@@ -1,6 +1,6 @@
 """One request to Mobizon, and what came of it: a reading, or one error of ours.
 
-Only this module and exporter/connection.py know `requests`. Mobizon takes its key in the URL, so whatever
+Only this module and exporter/mobizon/connection.py know `requests`. Mobizon takes its key in the URL, so whatever
 requests and urllib3 say may contain it: nothing of theirs leaves this module, and their loggers are
 silenced.
 """
@@ -23,9 +23,9 @@ import requests
 import urllib3
 
 from exporter import __version__
-from exporter.answer import parse, printable
-from exporter.connection import Call, WatchedAdapter, current
 from exporter.errors import ApiError, Reason
+from exporter.mobizon.connection import Call, WatchedAdapter, current
+from exporter.mobizon.response import parse, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

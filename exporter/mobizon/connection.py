@@ -1,6 +1,6 @@
 """Connections that can be watched: a request's whole time is limited, not each of its reads.
 
-It is here that requests, urllib3 and http.client are bent; exporter/client.py uses what comes of it.
+It is here that requests, urllib3 and http.client are bent; exporter/mobizon/client.py uses what comes of it.
 """
 
 from __future__ import annotations

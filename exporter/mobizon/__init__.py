@@ -1,0 +1,1 @@
+"""Sends one request to Mobizon and returns one reading or one error."""
