@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import health, scheduler
 from exporter.collector import Snapshot
 from exporter.config import settings as config
 from exporter.errors import ConfigError, Reason
 from exporter.exposition import Exposition
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
+from exporter.refresh import backoff as health
+from exporter.refresh import schedule as scheduler
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -31,10 +31,10 @@ from exporter.exposition import Exposition
 from exporter.log import FORMATS, LEVELS, configure
 from exporter.mobizon.threads import Workers
 from exporter.model import Secret
-from exporter.refresher import Refresher
+from exporter.refresh.refresher import Refresher
+from exporter.refresh.statefile import StateFile
 from exporter.routes import WAIT_WITHOUT_HEADER, Pages, hang_up_on_who_does_not_read
 from exporter.server import Server
-from exporter.state import StateFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

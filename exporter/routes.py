@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     from exporter.exposition import Exposition
-    from exporter.refresher import Refresher
+    from exporter.refresh.refresher import Refresher
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import __version__, api, auth, cli, health, pacing, routes, scheduler, server, webconfig
+from exporter import __version__, api, auth, cli, routes, server, webconfig
 from exporter import simulator as sim
 from exporter.config import settings as config
 from exporter.config.watch import ConfigWatch
@@ -27,6 +27,9 @@ from exporter.errors import ConfigError, Reason
 from exporter.mobizon import client
 from exporter.mobizon import threads as workers
 from exporter.model import STATES
+from exporter.refresh import backoff as health
+from exporter.refresh import pacing
+from exporter.refresh import schedule as scheduler
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.tls import TlsSettings
 from tests.support import promql, promtools

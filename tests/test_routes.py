@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from exporter import exposition as exposition_module
 from exporter.collector import Snapshot
 from exporter.exposition import Exposition
-from exporter.refresher import Refresher
+from exporter.refresh.refresher import Refresher
 from exporter.routes import SCRAPE_TIMEOUT_HEADER, Pages
 
 

@@ -11,8 +11,8 @@ import requests
 from exporter import simulator as sim
 from exporter.config.watch import ConfigWatch
 from exporter.model import Reading, Secret, TaskSpec
+from exporter.refresh.statefile import Remembered, dump, fingerprint
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
-from exporter.state import Remembered, dump, fingerprint
 from tests.support.processes import ExporterProcess, Samples, write_config
 
 FINISHED, ACTIVE = 10_000, 100

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from exporter.config.settings import Account, Api, Config
 from exporter.errors import ApiError, Reason
 from exporter.model import AccountView, Reading, Secret, TaskSpec
-from exporter.refresher import Refresher
+from exporter.refresh.refresher import Refresher
 
 START = 1_700_000_000.0  # the wall clock when the loop's time is 0
 

@@ -16,7 +16,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.pacing import Pacer
+from exporter.refresh.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.pacing import Pacer
+from exporter.refresh.pacing import Pacer
 from tests.support.pacing_simulation import MODELS, SEEDS, exporters, simulate, with_script
 
 

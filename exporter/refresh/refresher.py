@@ -12,9 +12,9 @@ import structlog
 
 from exporter.errors import ApiError, Reason
 from exporter.model import AccountView, Durations, Failure, Reading, Secret, Status, TaskView
-from exporter.pacing import Pacer
-from exporter.scheduler import Request, Schedule, Task
-from exporter.state import Memory, Remembered, fingerprint
+from exporter.refresh.pacing import Pacer
+from exporter.refresh.schedule import Request, Schedule, Task
+from exporter.refresh.statefile import Memory, Remembered, fingerprint
 
 if TYPE_CHECKING:
     import random

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from exporter.errors import ApiError, Reason
 from exporter.model import Reading, Secret
-from exporter.scheduler import Schedule
-from exporter.state import Memory, Remembered, fingerprint
+from exporter.refresh.schedule import Schedule
+from exporter.refresh.statefile import Memory, Remembered, fingerprint
 from tests.support.fakes import START, FakeApi, World, account, failure, reading
 
 ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]

@@ -15,10 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from exporter import state
 from exporter.errors import StateError
 from exporter.model import Reading, Secret
-from exporter.state import VERSION, Memory, Remembered, StateFile, dump, fingerprint, parse, replace_file
+from exporter.refresh import statefile as state
+from exporter.refresh.statefile import (
+    VERSION,
+    Memory,
+    Remembered,
+    StateFile,
+    dump,
+    fingerprint,
+    parse,
+    replace_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ApiError, Reason
-from exporter.health import Health
 from exporter.model import Failure, Reading, TaskSpec, TaskView
+from exporter.refresh.backoff import Health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exporter.pacing import Pacer
+    from exporter.refresh.pacing import Pacer
 
 FIRST_DELAY: Final = 5.0
 LONGEST_DELAY: Final = 300.0
