@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, MetricsHandler
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from exporter.metrics.task_series import FAMILIES
 from exporter.model import Reading, TaskSpec, TaskView
-from exporter.series import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def views(tasks: int, moment: float = 1_763_800_000.123) -> list[TaskView]:
 
 
 class Plain(Collector):
-    """The families of exporter/series.py, made once; five samples a task, none of which has failed."""
+    """The families of exporter/metrics/task_series.py, made once; five samples a task, none of which has failed."""
 
     def __init__(self, tasks: Sequence[TaskView]) -> None:
         self._families = [Metric(name, documentation, "gauge") for name, documentation in FAMILIES]

@@ -16,8 +16,8 @@ from benchmarks.apis import Api, Apis
 from benchmarks.measured import Probe, account, exporting, exporting_read, scrape, serving
 from benchmarks.plain import registry, views
 from benchmarks.report import Figure, number
+from exporter.metrics.task_series import TaskSeries
 from exporter.model import AccountView, Durations, TaskView
-from exporter.series import TaskSeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

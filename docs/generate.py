@@ -1,6 +1,6 @@
 """Writes the references that follow from the code: `python docs/generate.py [directory]`.
 
-`configuration.md` comes from the schema in exporter/config/settings.py, `metrics.md` from what exporter/exposition.py
+`configuration.md` comes from the schema in exporter/config/settings.py, `metrics.md` from what exporter/metrics/exposition.py
 renders. A test holds what is committed against what this would write.
 """
 
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.collector import Snapshot
 from exporter.config import settings as config
 from exporter.errors import ConfigError, Reason
-from exporter.exposition import Exposition
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import Snapshot
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
 from exporter.refresh import backoff as health
 from exporter.refresh import schedule as scheduler

@@ -22,13 +22,13 @@ import structlog
 
 from exporter import __version__, revision, webconfig
 from exporter.auth import protect
-from exporter.collector import Snapshot
 from exporter.config.reload import Reloader, Source
 from exporter.config.settings import Account, Api, Config
 from exporter.config.watch import ConfigWatch, WatchStatus
 from exporter.errors import BindError, ConfigError
-from exporter.exposition import Exposition
 from exporter.log import FORMATS, LEVELS, configure
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import Snapshot
 from exporter.mobizon.threads import Workers
 from exporter.model import Secret
 from exporter.refresh.refresher import Refresher

@@ -15,7 +15,7 @@ from aiohttp import web
 from exporter import __version__, page
 from exporter.api import tasks_json
 from exporter.errors import ConfigError
-from exporter.exposition import Renderer, pack
+from exporter.metrics.exposition import Renderer, pack
 from exporter.translations import language_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from exporter.exposition import Exposition
+    from exporter.metrics.exposition import Exposition
     from exporter.refresh.refresher import Refresher
 
 log = structlog.get_logger(__name__)

@@ -14,8 +14,8 @@ import benchmarks.__main__ as command
 from benchmarks import accounts, report, scrapes
 from benchmarks.measured import scrape, serving
 from benchmarks.plain import registry, views
+from exporter.metrics.task_series import TaskSeries
 from exporter.model import Reading
-from exporter.series import TaskSeries
 from exporter.simulator import Simulator, SimulatorThread, stalled
 from tests.support.processes import ROOT, Samples
 

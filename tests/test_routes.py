@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from exporter import exposition as exposition_module
-from exporter.collector import Snapshot
-from exporter.exposition import Exposition
+from exporter.metrics import exposition as exposition_module
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import Snapshot
 from exporter.refresh.refresher import Refresher
 from exporter.routes import SCRAPE_TIMEOUT_HEADER, Pages
 

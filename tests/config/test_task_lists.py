@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exporter.config.settings import Config
 from exporter.config.watch import ConfigWatch
 from exporter.errors import Reason
-from exporter.series import TaskSeries
+from exporter.metrics.task_series import TaskSeries
 from tests.support.fakes import World, failure, reading
 
 KEY = "K" * 40

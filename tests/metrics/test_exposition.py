@@ -18,13 +18,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter import __version__, series
-from exporter import exposition as exposition_module
-from exporter.collector import Snapshot, SnapshotCollector
+from exporter import __version__
 from exporter.errors import Reason
-from exporter.exposition import Exposition
+from exporter.metrics import exposition as exposition_module
+from exporter.metrics import task_series as series
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import Snapshot, SnapshotCollector
+from exporter.metrics.task_series import TaskSeries
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
-from exporter.series import TaskSeries
 from tests.support.tools import need
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from exporter.collector import Snapshot, SnapshotCollector
-from exporter.series import TaskSeries
+from exporter.metrics.families import Snapshot, SnapshotCollector
+from exporter.metrics.task_series import TaskSeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -1,6 +1,6 @@
 """What is known of accounts and of the exporter itself, as metric families; no I/O.
 
-The series of tasks, of which there may be tens of thousands, are exporter/series.py's.
+The series of tasks, of which there may be tens of thousands, are exporter/metrics/task_series.py's.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Renders what is known as Prometheus's text formats."""
