@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, revision, webconfig
-from exporter.auth import protect
+from exporter import __version__, revision
 from exporter.config.reload import Reloader, Source
 from exporter.config.settings import Account, Api, Config
 from exporter.config.watch import ConfigWatch, WatchStatus
@@ -33,13 +32,15 @@ from exporter.mobizon.threads import Workers
 from exporter.model import Secret
 from exporter.refresh.refresher import Refresher
 from exporter.refresh.statefile import StateFile
-from exporter.routes import WAIT_WITHOUT_HEADER, Pages, hang_up_on_who_does_not_read
-from exporter.server import Server
+from exporter.web import webconfig
+from exporter.web.auth import protect
+from exporter.web.routes import WAIT_WITHOUT_HEADER, Pages, hang_up_on_who_does_not_read
+from exporter.web.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.tls import Tls
+    from exporter.web.tls import Tls
 
 log = structlog.get_logger(__name__)
 

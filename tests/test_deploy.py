@@ -20,7 +20,7 @@ import yaml
 
 from exporter import __version__, cli
 from exporter.mobizon.threads import MOST_THREADS
-from exporter.server import MOST_CONNECTIONS
+from exporter.web.server import MOST_CONNECTIONS
 from tests.support.processes import ROOT, ExporterProcess
 from tests.support.promtools import alertmanager, free_port, prometheus
 from tests.support.tools import need

@@ -19,7 +19,7 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import __version__, api, auth, cli, routes, server, webconfig
+from exporter import __version__, cli
 from exporter import simulator as sim
 from exporter.config import settings as config
 from exporter.config.watch import ConfigWatch
@@ -31,7 +31,9 @@ from exporter.refresh import backoff as health
 from exporter.refresh import pacing
 from exporter.refresh import schedule as scheduler
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
-from exporter.tls import TlsSettings
+from exporter.web import auth, routes, server, webconfig
+from exporter.web import tasks_json as api
+from exporter.web.tls import TlsSettings
 from tests.support import promql, promtools
 from tests.support.certificates import Authority
 from tests.support.fakes import START, World, account

@@ -17,9 +17,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import auth
 from exporter.model import Secret
-from exporter.webconfig import WebConfig
+from exporter.web import auth
+from exporter.web.webconfig import WebConfig
 from tests.support.certificates import serving
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from exporter.api import tasks_json
 from exporter.errors import Reason
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from exporter.web.tasks_json import tasks_json
 
 NOW = 1_767_225_600.0
 

@@ -17,7 +17,7 @@ import structlog
 from exporter.config.document import Document, Problems, Schema, describe, text
 from exporter.errors import ConfigError
 from exporter.model import Secret
-from exporter.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, Unsupported, why
+from exporter.web.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, Unsupported, why
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

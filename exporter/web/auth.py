@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
     from exporter.model import Secret
-    from exporter.webconfig import WebConfig
+    from exporter.web.webconfig import WebConfig
 
 WAITING_CHECKS: Final = 16
 RETRY_AFTER: Final = 5  # seconds; about what the waiting checks take at bcrypt's cost 12

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from exporter import page
 from exporter.errors import Reason
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, TaskSpec, TaskView
-from exporter.translations import LANGUAGES, language_of, phrases
+from exporter.web import page
+from exporter.web.translations import LANGUAGES, language_of, phrases
 
 NOW = 1_767_225_600.0
 MARKUP = """"><img src=x onerror=alert(1)>'{{ 7*7 }}&amp;"""

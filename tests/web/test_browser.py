@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from exporter import page as status
 from exporter.errors import Reason
 from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from exporter.web import page as status
 from tests.support.processes import ExporterProcess
 from tests.support.tools import need
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from exporter import __version__, page
-from exporter.api import tasks_json
+from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import Renderer, pack
-from exporter.translations import language_of
+from exporter.web import page
+from exporter.web.tasks_json import tasks_json
+from exporter.web.translations import language_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -12,7 +12,7 @@ from exporter.metrics import exposition as exposition_module
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
 from exporter.refresh.refresher import Refresher
-from exporter.routes import SCRAPE_TIMEOUT_HEADER, Pages
+from exporter.web.routes import SCRAPE_TIMEOUT_HEADER, Pages
 
 
 class Answering:

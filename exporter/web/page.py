@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from exporter.errors import Reason
-from exporter.translations import phrases
+from exporter.web.translations import phrases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from exporter.model import AccountView, TaskView
-    from exporter.translations import Phrases
+    from exporter.web.translations import Phrases
 
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

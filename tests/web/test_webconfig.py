@@ -15,9 +15,9 @@ from aiohttp import web
 from cryptography import x509
 from structlog.testing import capture_logs
 
-from exporter import auth, webconfig
-from exporter import tls as tls_module
 from exporter.errors import ConfigError
+from exporter.web import auth, webconfig
+from exporter.web import tls as tls_module
 from tests.support.certificates import PASSPHRASE, Authority, Pair, ip, rsa_key, serving
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Serves the metrics, the status page and the JSON API over HTTP."""
