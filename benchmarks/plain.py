@@ -29,7 +29,7 @@ def views(tasks: int, moment: float = 1_763_800_000.123) -> list[TaskView]:
 
 
 class Plain(Collector):
-    """The families of exporter/metrics/task_series.py, made once; five samples a task, none of which has failed."""
+    """The families of task series, made once; five samples a task, none of which has failed."""
 
     def __init__(self, tasks: Sequence[TaskView]) -> None:
         self._families = [Metric(name, documentation, "gauge") for name, documentation in FAMILIES]

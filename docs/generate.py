@@ -1,7 +1,7 @@
 """Writes the references that follow from the code: `python docs/generate.py [directory]`.
 
-`configuration.md` comes from the schema in exporter/config/settings.py, `metrics.md` from what exporter/metrics/exposition.py
-renders. A test holds what is committed against what this would write.
+`configuration.md` comes from the schema in exporter/config/settings.py, `metrics.md` from what
+exporter/metrics/exposition.py renders. A test holds what is committed against what this would write.
 """
 
 # ruff: noqa: INP001 - a script, no package

@@ -1,4 +1,4 @@
-"""How the package is cut: imports run downwards, what decides is pure, nothing starts by being imported."""
+"""How the package is cut: who imports whom, what decides is pure, nothing starts by being imported."""
 
 from __future__ import annotations
 
@@ -6,153 +6,101 @@ import ast
 import graphlib
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "exporter"
-LONGEST = 500  # lines
+MAX_LINES = 400
 
-SENDS = {"requests", "urllib3"}
-SERVES = {"aiohttp"}
+# What each folder may import besides itself and BASE. The files at the top see everything below them.
+BASE = {"__init__", "model", "errors", "log", "files"}
+ALLOWED = {
+    **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
+    "web": BASE | {"config", "refresh", "metrics"},
+    "check": BASE | {"config", "mobizon", "web"},
+    "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator"},
+    "cli": BASE | {"app", "check"},
+    "__main__": {"cli"},
+    **dict.fromkeys(BASE, BASE),
+}
+LIBRARIES = {"requests": {"mobizon"}, "urllib3": {"mobizon"}, "aiohttp": {"web", "simulator"}}
 WAITS = {"time", "socket", "threading", "asyncio", "concurrent", "selectors", "subprocess"}
-SENDERS = {"client", "connection"}
-SERVERS = {"server", "routes", "auth", "simulator"}
-PURE = {"pacing", "health", "scheduler", "answer", "collector", "series", "model", "errors", "api"}
+PURE = ("model", "errors", "mobizon/response", "refresh/pacing", "refresh/backoff", "refresh/schedule")
+
+FILES = {
+    path.relative_to(ROOT / "exporter").with_suffix("").as_posix(): path
+    for path in sorted((ROOT / "exporter").rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
 
 
-def _dotted(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def imported(name: str, *, typing: bool = True) -> set[str]:
+    """The dotted names that a file imports; without `typing`, at run time alone."""
+    skipped = {
+        id(node)
+        for guard in ast.walk(TREES[name])
+        if isinstance(guard, ast.If) and "TYPE_CHECKING" in ast.unparse(guard.test) and not typing
+        for node in ast.walk(guard)
+    }
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import) and id(node) not in skipped:
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and id(node) not in skipped:
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-NAMES = {_dotted(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+def ours(name: str, *, typing: bool = True) -> set[str]:
+    """The files of the package that a file imports, as FILES names them."""
+    found = set()
+    for dotted in imported(name, typing=typing):
+        if dotted.split(".")[0] == "exporter":
+            path = "/".join(dotted.split(".")[1:])
+            outer = path.rpartition("/")[0]
+            candidates = (path, f"{path}/__init__", outer, f"{outer}/__init__" if outer else "__init__")
+            found.add(next(candidate for candidate in candidates if candidate in FILES))
+    return found - {name}
 
 
-@dataclass
-class Module:
-    name: str
-    lines: int
-    runtime: set[str] = field(default_factory=set)
-    typing: set[str] = field(default_factory=set)
-    """What is imported for type checkers alone."""
-
-    def ours(self, names: set[str]) -> set[str]:
-        """The modules of the package among what is imported, without its name."""
-        return {name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}.")}
-
-    def foreign(self) -> set[str]:
-        return {name.split(".")[0] for name in self.runtime} - {PACKAGE}
+def foreign(name: str) -> set[str]:
+    return {dotted.split(".")[0] for dotted in imported(name, typing=False)} - {"exporter"}
 
 
-def _imported(node: ast.AST) -> set[str]:
-    if isinstance(node, ast.Import):
-        return {alias.name for alias in node.names}
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports are absolute"
-        module = node.module or ""
-        # `from exporter import page` is a module, `from exporter import __version__` is not
-        inner = {f"{module}.{alias.name}" for alias in node.names}
-        return {module} | {name for name in inner if name in NAMES}
-    return set()
+def folder(name: str) -> str:
+    return name.split("/")[0]
 
 
-def _collect(node: ast.AST, module: Module, *, typing: bool) -> None:
-    (module.typing if typing else module.runtime).update(_imported(node))
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        for guarded in node.body:
-            _collect(guarded, module, typing=True)
-        for otherwise in node.orelse:
-            _collect(otherwise, module, typing=typing)
-        return
-    for child in ast.iter_child_nodes(node):
-        _collect(child, module, typing=typing)
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_imports_only_what_it_may(name: str) -> None:
+    assert {folder(other) for other in ours(name)} - {folder(name)} <= ALLOWED[folder(name)]
 
 
-def _read() -> dict[str, Module]:
-    modules = {}
-    for dotted, path in NAMES.items():
-        source = path.read_text("utf-8")
-        name = dotted.removeprefix(f"{PACKAGE}.")
-        module = modules[name] = Module(name, len(source.splitlines()))
-        _collect(ast.parse(source), module, typing=False)
-    return modules
-
-
-MODULES = _read()
-
-
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """A circle in a graph; nothing if there is none."""
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        found: list[str] = error.args[1]
-        return found
-    return []
-
-
-def importers(library: set[str]) -> set[str]:
-    return {name for name, module in MODULES.items() if module.foreign() & library}
-
-
-def test_a_circle_would_be_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
-    assert not circle({"a": {"b", "c"}, "b": {"c"}})
+@pytest.mark.parametrize("name", FILES)
+def test_a_library_is_known_where_it_belongs_alone(name: str) -> None:
+    assert all(folder(name) in LIBRARIES.get(library, {folder(name)}) for library in foreign(name))
 
 
 def test_imports_run_never_in_a_circle() -> None:
-    assert not circle({name: module.ours(module.runtime) for name, module in MODULES.items()})
+    graphlib.TopologicalSorter({name: ours(name) for name in FILES}).prepare()
 
 
-def test_nor_do_those_that_only_name_types() -> None:
-    assert not circle({name: module.ours(module.runtime | module.typing) for name, module in MODULES.items()})
-
-
-def test_only_the_client_knows_the_libraries_that_send() -> None:
-    assert importers(SENDS) == SENDERS
-
-
-def test_nothing_sends_past_the_workers() -> None:
-    using = {name for name, module in MODULES.items() if module.ours(module.runtime) & SENDERS}
-    assert using - SENDERS == {"workers"}
-
-
-def test_only_what_serves_knows_the_library_that_serves() -> None:
-    assert {name.partition(".")[0] for name in importers(SERVES)} == SERVERS
-
-
-def test_nothing_imports_the_command_but_its_entry() -> None:
-    using = {name for name, module in MODULES.items() if "cli" in module.ours(module.runtime | module.typing)}
-    assert using == {"__main__"}
-
-
-def test_the_simulator_is_loaded_by_the_command_alone() -> None:
-    using = {
-        name
-        for name, module in MODULES.items()
-        if any(used.split(".")[0] == "simulator" for used in module.ours(module.runtime))
-    }
-    assert {name for name in using if name.split(".")[0] != "simulator"} == {"cli"}
-
-
-@pytest.mark.parametrize("name", sorted(PURE))
+@pytest.mark.parametrize("name", PURE)
 def test_what_decides_stands_on_nothing_that_waits(name: str) -> None:
-    """Neither by what it imports itself, nor by way of other modules of the package."""
+    """Neither by what it imports itself, nor by way of other files of the package."""
     seen, todo = {name}, [name]
     while todo:
-        module = MODULES[todo.pop()]
-        assert not module.foreign() & (WAITS | SENDS | SERVES), f"{name} by way of {module.name}"
-        new = module.ours(module.runtime) - seen
-        seen |= new
-        todo += sorted(new)
+        file = todo.pop()
+        assert not foreign(file) & (WAITS | LIBRARIES.keys()), f"{name} by way of {file}"
+        todo += sorted(ours(file, typing=False) - seen)
+        seen |= ours(file, typing=False)
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_no_module_is_too_long(name: str) -> None:
-    assert MODULES[name].lines <= LONGEST
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_is_too_long(name: str) -> None:
+    assert len(FILES[name].read_text("utf-8").splitlines()) <= MAX_LINES
 
 
 # urllib3 binds a socket and closes it again, to see whether there is IPv6: what counts is what is left.

@@ -29,6 +29,8 @@ T = TypeVar("T")
 DEEPEST: Final = 50  # levels; a configuration has six, and libyaml crashes at some ten thousand
 LONGEST_SHOWN: Final = 32  # characters; keys of Mobizon's have 40 or 70, and are pasted into wrong places
 
+TOO_DEEP: Final = "nested too deeply"
+
 _NULLS: Final = {"", "~", "null", "Null", "NULL"}
 _TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str")}
 _QUOTED: Final = re.compile(rf"'.{{{LONGEST_SHOWN},}}'", re.DOTALL)
@@ -44,7 +46,7 @@ class _AsWritten:
     def descend_resolver(self, parent: yaml.Node | None, _index: object) -> None:
         self._depth += 1
         if self._depth > DEEPEST and parent:
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=parent.start_mark)
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=parent.start_mark)
 
     def ascend_resolver(self) -> None:
         self._depth -= 1
@@ -269,6 +271,8 @@ def _shown(name: str) -> str:
 
 def _brief(problem: str | None) -> str:
     """What a YAML parser says is wrong, without the texts that it quotes."""
+    if problem == "exceeded maximum nesting depth":  # libyaml's own bound, from 0.2.6 on
+        return TOO_DEEP
     return _QUOTED.sub("...", (problem or "not YAML").removeprefix("but "))
 
 

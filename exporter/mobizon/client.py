@@ -1,8 +1,7 @@
 """One request to Mobizon, and what came of it: a reading, or one error of ours.
 
-Only this module and exporter/mobizon/connection.py know `requests`. Mobizon takes its key in the URL, so whatever
-requests and urllib3 say may contain it: nothing of theirs leaves this module, and their loggers are
-silenced.
+Only this folder knows `requests`. Mobizon takes its key in the URL, so whatever requests and urllib3 say may
+contain it: nothing of theirs leaves this module, and their loggers are silenced.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def static_files() -> Mapping[str, Static]:
     """What is to be served under `/static/`, by name: `status.css`, `status.js` and `icon.svg`."""
     files = {}
     for name in ("status.css", "status.js", "icon.svg"):
-        body = resources.files("exporter").joinpath("static", name).read_bytes()
+        body = resources.files("exporter.web").joinpath("static", name).read_bytes()
         version = hashlib.sha256(body).hexdigest()[:16]
         headers = {
             "Content-Type": f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8",
@@ -166,7 +166,7 @@ def _template() -> jinja2.Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("exporter"),
+        loader=PackageLoader("exporter.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

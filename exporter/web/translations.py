@@ -33,7 +33,7 @@ class Phrases:
     """What the page says in one language: `texts` as in `templates/en.toml`, and values put into words."""
 
     def __init__(self, language: str) -> None:
-        texts = resources.files("exporter").joinpath("templates", f"{language}.toml").read_text("utf-8")
+        texts = resources.files("exporter.web").joinpath("templates", f"{language}.toml").read_text("utf-8")
         self.texts: dict[str, Any] = tomllib.loads(texts)
         self._units: list[str] = self.texts["units"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad_configs"
-EXAMPLE = HERE.parent / "config.example.yaml"
+EXAMPLE = HERE.parents[1] / "config.example.yaml"
 URL = "https://api.mobizon.kz"
 API = f"api:\n  url: {URL}\n  key: abc\n"
 MARK = "0a1b2c3d4e5f60718293a4b5c6d7e8f9MarkerKey"  # as long as Mobizon's keys

@@ -40,7 +40,7 @@ from tests.support.certificates import Authority
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEY = DEMO_KEY
 NOW = 1767225600.0
 SOON = 10.0  # seconds; more than anything here takes, so that it only ends what would not end by itself

@@ -287,7 +287,7 @@ async def test_checks_that_wait_are_forgotten_at_the_end(calls: Calls) -> None:
 
 def test_bcrypt_is_not_loaded_without_users() -> None:
     code = (
-        "import sys; from aiohttp import web; from exporter import auth, webconfig;"
+        "import sys; from aiohttp import web; from exporter.web import auth, webconfig;"
         "auth.protect(web.Application(), webconfig.WebConfig()); sys.exit('bcrypt' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -107,7 +107,7 @@ class Text(HTMLParser):
 
 def texts(language: str) -> dict[str, Any]:
     return tomllib.loads(
-        resources.files("exporter").joinpath("templates", f"{language}.toml").read_text("utf-8")
+        resources.files("exporter.web").joinpath("templates", f"{language}.toml").read_text("utf-8")
     )
 
 
@@ -188,9 +188,9 @@ def test_every_text_is_used_and_every_state_and_reason_has_its_texts() -> None:
     sources = [
         path.read_text("utf-8")
         for path in (
-            resources.files("exporter").joinpath("page.py"),
-            resources.files("exporter").joinpath("translations.py"),
-            resources.files("exporter").joinpath("templates", "status.html"),
+            resources.files("exporter.web").joinpath("page.py"),
+            resources.files("exporter.web").joinpath("translations.py"),
+            resources.files("exporter.web").joinpath("templates", "status.html"),
         )
     ]
     words = set(re.findall(r"\w+", " ".join(sources)))
