@@ -56,29 +56,32 @@ class Scope(enum.Enum):
 
     TASK = "task"  # Mobizon served the account and answered about this task
     ACCOUNT = "account"  # the whole account: every other task would fail alike
+    CONNECTION = (
+        "connection"  # nothing: the server closed an idle connection while the request was sent on it
+    )
     UNKNOWN = "unknown"  # the task or the service
 
 
-_ACCOUNT_WIDE = {Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED}
+_SCOPES = {
+    Reason.NOT_FOUND: Scope.TASK,
+    Reason.UNAUTHORIZED: Scope.ACCOUNT,
+    Reason.WRONG_HOST: Scope.ACCOUNT,
+    Reason.ACCOUNT_BLOCKED: Scope.ACCOUNT,
+}
 
 
 class ApiError(ExporterError):
     """One request to Mobizon that brought no reading.
 
     `detail` is for people and free of secrets; `retry_after` is what the server asked for, in seconds.
+    `scope` follows from the reason where it is not given.
     """
 
     def __init__(
-        self, reason: Reason, detail: str, *, about_task: bool = False, retry_after: float = 0.0
+        self, reason: Reason, detail: str, *, scope: Scope | None = None, retry_after: float = 0.0
     ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
-        self.about_task = about_task
+        self.scope = scope or _SCOPES.get(reason, Scope.UNKNOWN)
         self.retry_after = retry_after
-        if reason in _ACCOUNT_WIDE:
-            self.scope = Scope.ACCOUNT
-        elif about_task or reason is Reason.NOT_FOUND:
-            self.scope = Scope.TASK
-        else:
-            self.scope = Scope.UNKNOWN

@@ -64,6 +64,37 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Api:
+    """How one account's API is reached, ready for use; durations in seconds."""
+
+    url: str
+    key: Secret
+    request_interval: float = 1.0
+    timeout: float = 5.0
+    ca_file: str | None = None
+    proxy_url: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account with its tasks; `name` is None for the only one."""
+
+    name: str | None
+    api: Api
+    tasks: tuple[TaskSpec, ...]
+    task_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration that can be used; durations in seconds."""
+
+    accounts: tuple[Account, ...]
+    stale_after: float = 300.0
+    drop_finished_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What Mobizon said of a task: `progress` in percent, `status` as it came, `taken_at` in Unix seconds."""
 
@@ -75,6 +106,18 @@ class Reading:
     def final(self) -> bool:
         """Whether Mobizon will never say anything else of this task."""
         return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What outlives a restart of one task; times are Unix seconds.
+
+    `finished_at` is when it was first seen finished.
+    """
+
+    reading: Reading
+    changed_at: float
+    finished_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

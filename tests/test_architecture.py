@@ -19,7 +19,7 @@ ALLOWED = {
     **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
     "web": BASE | {"config", "refresh", "metrics"},
     "check": BASE | {"config", "mobizon", "web"},
-    "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator"},
+    "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator", "check"},
     "cli": BASE | {"app", "check"},
     "__main__": {"cli"},
     **dict.fromkeys(BASE, BASE),
@@ -70,7 +70,7 @@ def foreign(name: str) -> set[str]:
 
 
 def folder(name: str) -> str:
-    return name.split("/")[0]
+    return name.split("/", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -40,7 +40,7 @@ def load(path: Path) -> Any:
 
 def accepted(arguments: list[str]) -> dict[str, Any]:
     """What the command makes of these flags; it exits with 2, and the test fails, if it does not know one."""
-    return vars(cli._parser().parse_args(arguments))
+    return vars(cli.parser().parse_args(arguments))
 
 
 @pytest.fixture(scope="module")

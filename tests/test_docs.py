@@ -471,7 +471,7 @@ def without_comments(block: Block) -> str:
 
 
 def flags() -> dict[str, argparse.Action]:
-    parser = cli._parser()
+    parser = cli.parser()
     return {action.option_strings[-1]: action for action in parser._actions}
 
 

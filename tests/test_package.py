@@ -72,7 +72,11 @@ def files_below(folder: Path) -> set[str]:
 def test_the_wheel_holds_the_package_and_nothing_else(dist: Dist) -> None:
     package = {name for name in dist.in_wheel if not name.startswith(f"{NAME}.dist-info/")}
     assert package == files_below(ROOT / "exporter")
-    assert {"exporter/py.typed", "exporter/web/static/status.css", "exporter/web/templates/status.html"} <= package
+    assert {
+        "exporter/py.typed",
+        "exporter/web/static/status.css",
+        "exporter/web/templates/status.html",
+    } <= package
 
 
 def test_the_wheel_carries_the_licence_and_one_command_named_like_the_package(dist: Dist) -> None:

@@ -10,8 +10,8 @@ import requests
 
 from exporter import simulator as sim
 from exporter.config.watch import ConfigWatch
-from exporter.model import Reading, Secret, TaskSpec
-from exporter.refresh.statefile import Remembered, dump, fingerprint
+from exporter.model import Reading, Remembered, Secret, TaskSpec
+from exporter.refresh.statefile import dump, fingerprint
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from tests.support.processes import ExporterProcess, Samples, write_config
 

@@ -13,8 +13,8 @@ from exporter.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.config.settings import Config
     from exporter.config.watch import WatchStatus
+    from exporter.model import Config
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from exporter.config.document import Document, Problems, Schema, describe, text
 from exporter.errors import ConfigError
-from exporter.model import Secret, TaskSpec
+from exporter.model import Account, Api, Config, Secret, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,37 +104,6 @@ class FileSettings:
     drop_finished_after: Duration = field(
         default=Duration(0.0), metadata={"doc": "how long finished tasks stay listed; `0s`: for ever"}
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """How one account's API is reached, ready for use; durations in seconds."""
-
-    url: str
-    key: Secret
-    request_interval: float = 1.0
-    timeout: float = 5.0
-    ca_file: str | None = None
-    proxy_url: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An account with its tasks; `name` is None for the only one."""
-
-    name: str | None
-    api: Api
-    tasks: tuple[TaskSpec, ...]
-    task_files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A configuration that can be used; durations in seconds."""
-
-    accounts: tuple[Account, ...]
-    stale_after: float = 300.0
-    drop_finished_after: float = 0.0
 
 
 def load(path: Path, environ: Mapping[str, str], read: Callable[[Path], bytes]) -> Config:

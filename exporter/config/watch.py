@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.config.settings import Account, Config, load, load_tasks
+from exporter.config.settings import load, load_tasks
 from exporter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exporter.model import TaskSpec
+    from exporter.model import Account, Config, TaskSpec
 
 log = structlog.get_logger(__name__)
 

@@ -29,8 +29,7 @@ from exporter.mobizon.response import parse, printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.config.settings import Api
-    from exporter.model import Reading
+    from exporter.model import Api, Reading
 
 PATH: Final = "/service/taskqueue/getStatus"
 LARGEST_ANSWER: Final = 64 * 1024
@@ -81,7 +80,7 @@ class Client:
         raise ApiError(
             failure.reason,
             key.sub("***", failure.detail),
-            about_task=failure.about_task,
+            scope=failure.scope,
             retry_after=failure.retry_after,
         )
 

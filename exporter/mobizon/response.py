@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any, Final
 
-from exporter.errors import ApiError, Reason
+from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Reading
 
 _REASONS: Final = {
@@ -73,11 +73,11 @@ def _error(code: int, data: Any, message: Any, hidden: re.Pattern[str] | None) -
     if reason is Reason.WRONG_HOST:
         host = _HOST.search(json.dumps(data)[:_SEARCHED_FOR_HOST])
         detail += f"; the account's host is {host.group()}" if host else ""
-    return ApiError(reason, detail, about_task=code in _ABOUT_PARAMETERS)
+    return ApiError(reason, detail, scope=Scope.TASK if code in _ABOUT_PARAMETERS else None)
 
 
 def _nonsense(detail: str) -> ApiError:
-    return ApiError(Reason.INVALID_RESPONSE, detail, about_task=True)
+    return ApiError(Reason.INVALID_RESPONSE, detail, scope=Scope.TASK)
 
 
 def _whole(value: Any) -> int | None:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from exporter.config.settings import Api
-    from exporter.model import Reading
+    from exporter.model import Api, Reading
 
 log = structlog.get_logger(__name__)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from exporter.errors import ApiError, Reason
-from exporter.model import AccountView, Durations, Failure, Reading, Secret, Status, TaskView
+from exporter.model import AccountView, Durations, Failure, Reading, Remembered, Secret, Status, TaskView
 from exporter.refresh.pacing import Pacer
 from exporter.refresh.schedule import Request, Schedule, Task
-from exporter.refresh.statefile import Memory, Remembered, fingerprint
+from exporter.refresh.statefile import Memory, fingerprint
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from exporter.config.settings import Account, Api, Config
+    from exporter.model import Account, Api, Config
 
 log = structlog.get_logger(__name__)
 

@@ -7,21 +7,19 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from exporter.errors import StateError
-from exporter.model import Reading
+from exporter.files import replace_file
+from exporter.model import Reading, Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from exporter.model import Secret
 
@@ -31,18 +29,6 @@ VERSION: Final = 1
 SAVED_EVERY: Final = 2.0  # seconds
 MOST_OF_THE_TIME: Final = 0.05  # that saving may take: ten thousand tasks take tenths of a second
 LONGEST_PAUSE: Final = 30.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What outlives a restart of one task; times are Unix seconds.
-
-    `finished_at` is when it was first seen finished.
-    """
-
-    reading: Reading
-    changed_at: float
-    finished_at: float | None
 
 
 Memory = dict[str, dict[int, Remembered]]
@@ -145,26 +131,6 @@ def parse(content: bytes) -> Memory:
         }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise StateError("its content is not that of a state file") from None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` in the place of a file, so that after a crash there is the old one or the new."""
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not every network file system can, and the file is in place
-            os.fsync(folder)  # else the rename may be lost with the power
-    finally:
-        os.close(folder)
 
 
 def _plain(known: Remembered) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Pages:
 
     def application(self) -> web.Application:
         """An application with every route; 404 and 405 are aiohttp's."""
-        app = web.Application(middlewares=[_tell_bugs])
+        app = web.Application(middlewares=[_log_unhandled_errors])
         app.on_response_prepare.append(_no_sniffing)
 
         async def close(_app: web.Application) -> None:
@@ -215,7 +215,7 @@ async def _patience_with(request: web.Request) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def hang_up_on_who_does_not_read(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def abort_slow_readers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware: every answer, also a refusal, is taken in time or not at all."""
     response: web.StreamResponse
     try:
@@ -229,7 +229,7 @@ async def hang_up_on_who_does_not_read(request: web.Request, handler: Handler) -
 
 
 @web.middleware
-async def _tell_bugs(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _log_unhandled_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A handler that fails is told of in the log, and its peer gets no details."""
     try:
         return await handler(request)

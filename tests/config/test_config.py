@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from exporter.config import settings as config
 from exporter.config.document import Document
-from exporter.config.settings import Account, Api, Config, load, load_tasks
+from exporter.config.settings import load, load_tasks
 from exporter.errors import ConfigError
-from exporter.model import Secret, TaskSpec
+from exporter.model import Account, Api, Config, Secret, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

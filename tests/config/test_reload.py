@@ -10,10 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.config.reload import Reloader
-from exporter.config.settings import Account, Api, Config
 from exporter.config.watch import WatchStatus
 from exporter.errors import ConfigError
-from exporter.model import Secret
+from exporter.model import Account, Api, Config, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

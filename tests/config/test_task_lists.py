@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from exporter.config.settings import Config
 from exporter.config.watch import ConfigWatch
 from exporter.errors import Reason
 from exporter.metrics.task_series import TaskSeries
+from exporter.model import Config
 from tests.support.fakes import World, failure, reading
 
 KEY = "K" * 40

@@ -22,7 +22,7 @@ from exporter.model import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from exporter.config.settings import Config
+    from exporter.model import Config
 
 SOON = 10.0
 PATIENCE = 3.0  # with a call that ought to return at once

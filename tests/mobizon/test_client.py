@@ -27,13 +27,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import __version__, simulator
-from exporter.config.settings import Api
 from exporter.errors import ApiError, Reason, Scope
 from exporter.mobizon import client as client_module
 from exporter.mobizon import response as answer_module
 from exporter.mobizon.client import LARGEST_ANSWER, PATH, Client
 from exporter.mobizon.connection import Call, WatchedAdapter, _Lifeline
-from exporter.model import Reading, Secret
+from exporter.model import Api, Reading, Secret
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from tests.support.certificates import Authority
 
@@ -1250,7 +1249,7 @@ MEASURED = """
 import sys, time
 from exporter.mobizon.client import Client
 from exporter.mobizon.connection import Call
-from exporter.config.settings import Api
+from exporter.model import Api
 from exporter.errors import ApiError
 from exporter.model import Secret
 client = Client(None, None, 1)

@@ -43,7 +43,7 @@ from tests.mobizon.test_client import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from exporter.config.settings import Api
+    from exporter.model import Api
 
 TIMEOUT = 0.4  # seconds; of requests that shall run into it
 CLOSED_WITHIN = 2.0

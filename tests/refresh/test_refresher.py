@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.errors import ApiError, Reason
-from exporter.model import Reading, Secret
+from exporter.errors import ApiError, Reason, Scope
+from exporter.model import Reading, Remembered, Secret
 from exporter.refresh.schedule import Schedule
-from exporter.refresh.statefile import Memory, Remembered, fingerprint
+from exporter.refresh.statefile import Memory, fingerprint
 from tests.support.fakes import START, FakeApi, World, account, failure, reading
 
 ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]
@@ -852,7 +852,7 @@ class TestWhatIsShown:
 
     def test_an_answer_about_the_task_alone_says_that_the_account_is_served(self) -> None:
         world = World(account(1))
-        world.api.answer = lambda *_: failure(Reason.INVALID_RESPONSE, about_task=True)
+        world.api.answer = lambda *_: failure(Reason.INVALID_RESPONSE, scope=Scope.TASK)
         for _ in range(40):
             world.scrape()
             world.loop.advance(15)

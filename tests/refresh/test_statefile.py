@@ -16,17 +16,16 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from exporter.errors import StateError
-from exporter.model import Reading, Secret
+from exporter.files import replace_file
+from exporter.model import Reading, Remembered, Secret
 from exporter.refresh import statefile as state
 from exporter.refresh.statefile import (
     VERSION,
     Memory,
-    Remembered,
     StateFile,
     dump,
     fingerprint,
     parse,
-    replace_file,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Writes:
         self.refuse: OSError | None = None
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        replace = state.replace_file
+        replace = replace_file
 
         def replace_and_tell(path: Path, content: bytes) -> None:
             self.threads.append(threading.current_thread())
@@ -103,7 +102,7 @@ class Writes:
             finally:
                 self._loop.call_soon_threadsafe(self._news.set)
 
-        monkeypatch.setattr(state, "replace_file", replace_and_tell)
+        monkeypatch.setattr("exporter.refresh.statefile.replace_file", replace_and_tell)
 
     async def until(self, number: int) -> None:
         """Wait for that many attempts."""
@@ -391,7 +390,7 @@ class TestSaving:
             loop.call_soon_threadsafe(began.set)
             go_on.wait(SOON)
 
-        monkeypatch.setattr(state, "replace_file", hang)
+        monkeypatch.setattr("exporter.refresh.statefile.replace_file", hang)
         saving = asyncio.create_task(file.save(1, lambda: MEMORY))
         async with asyncio.timeout(SOON):
             await began.wait()  # the loop goes on

@@ -8,9 +8,8 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from exporter.config.settings import Account, Api, Config
-from exporter.errors import ApiError, Reason
-from exporter.model import AccountView, Reading, Secret, TaskSpec
+from exporter.errors import ApiError, Reason, Scope
+from exporter.model import Account, AccountView, Api, Config, Reading, Secret, TaskSpec
 from exporter.refresh.refresher import Refresher
 
 START = 1_700_000_000.0  # the wall clock when the loop's time is 0
@@ -156,5 +155,5 @@ def reading(progress: float = 50, status: int = 1) -> Reading:
     return Reading(progress, status, 0.0)
 
 
-def failure(reason: Reason, *, about_task: bool = False, retry_after: float = 0.0) -> ApiError:
-    return ApiError(reason, "told by a test", about_task=about_task, retry_after=retry_after)
+def failure(reason: Reason, *, scope: Scope | None = None, retry_after: float = 0.0) -> ApiError:
+    return ApiError(reason, "told by a test", scope=scope, retry_after=retry_after)
