@@ -54,13 +54,22 @@ STATES: Final = ("waiting", "in_progress", "completed", "rejected", "not_found",
 _STATES: Final = {status.value: state for status, state in zip(Status, STATES, strict=False)}
 
 
+class TaskSource(enum.StrEnum):
+    """Where a task is listed."""
+
+    CONFIG = "config"
+    FILE = "file"
+    REGISTRY = "registry"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task as the configuration lists it."""
+    """A task as it is listed."""
 
     id: int
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    source: TaskSource = TaskSource.CONFIG
 
 
 @dataclass(frozen=True, slots=True)
