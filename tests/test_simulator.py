@@ -15,7 +15,7 @@ import requests
 
 from exporter import simulator
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
-from exporter.simulator.lives import NOT_FOUND
+from exporter.simulator.scenarios import NOT_FOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

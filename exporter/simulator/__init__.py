@@ -19,7 +19,7 @@ from exporter.simulator.faults import (
     refuse,
     reset,
 )
-from exporter.simulator.lives import (
+from exporter.simulator.scenarios import (
     Answer,
     Life,
     as_strings,

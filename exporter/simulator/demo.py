@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.model import TaskSpec
-from exporter.simulator.lives import (
+from exporter.simulator.scenarios import (
     as_strings,
     completed,
     flaky,
@@ -18,7 +18,7 @@ from exporter.simulator.lives import (
 )
 
 if TYPE_CHECKING:
-    from exporter.simulator.lives import Life
+    from exporter.simulator.scenarios import Life
 
 DEMO_KEY: Final = "SimulatedKeyThatOpensTheDemoAndNoAccount"
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from exporter.simulator.demo import DEMO_KEY
 from exporter.simulator.faults import REGULAR, TOO_OFTEN, Fault, envelope, respond
-from exporter.simulator.lives import NOT_FOUND, Life
+from exporter.simulator.scenarios import NOT_FOUND, Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
