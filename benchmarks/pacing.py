@@ -1,4 +1,4 @@
-"""How well the one request a second is used, beside the naive exporter on the same work."""
+"""Measures how much of the request budget the exporter and a naive exporter use on the same tasks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.support.processes import Samples
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-JITTER = 0.02  # seconds that a request is late, at most
-STARTED_EVERY = 0.7  # seconds between the starts of exporters: they would hold up each other
-SCRAPED_EVERY, SCRAPE_TIMEOUT = 15.0, 10.0  # seconds, as in the README's scrape configuration
-TO_BE_REJECTED = 8
-WAITING_FOR_REJECTIONS = 1.0  # seconds between scrapes
+MAX_JITTER = 0.02  # seconds that a request is delayed
+START_DELAY = 0.7  # seconds between the starts of exporters, which would slow each other down
+SCRAPE_INTERVAL, SCRAPE_TIMEOUT = 15.0, 10.0  # seconds, as in the README's scrape configuration
+REJECTED_TASKS = 8
+REJECTIONS_SCRAPE_INTERVAL = 1.0  # seconds
 
 
 @dataclass
@@ -37,27 +37,27 @@ class Run:
     tasks: int
     latency: float
     naive: bool = False
-    rejections: bool = False  # else ages are looked at
-    ages: list[float] = field(default_factory=list)  # seconds, of readings, at every scrape
-    read: int = 0  # tasks of which the last scrape told anything
+    rejections: bool = False  # measure the delay of rejections, not the age of readings
+    ages: list[float] = field(default_factory=list)  # of the readings in every scrape, in seconds
+    read: int = 0  # tasks with a reading in the last scrape
     scrapes: list[float] = field(default_factory=list)  # seconds; infinite if not answered in time
-    delays: list[float] = field(default_factory=list)  # seconds from the rejection to the exposition
+    delays: list[float] = field(default_factory=list)  # seconds from a rejection at the API to its exposition
     window: tuple[Counts, Counts] | None = None
 
     @property
-    def under(self) -> str:
-        """What tells it from others."""
+    def conditions(self) -> str:
+        """The conditions of the run, as the report shows them."""
         return f"{self.tasks} tasks, answers of {self.latency:g} s ± 50 %"
 
     @property
     def used(self) -> float:
-        """Percent of the requests that the limit allows that were answered."""
+        """Requests accepted, in percent of those that the limit allows."""
         before, after = self._window
         return share(after.accepted - before.accepted, after.at - before.at)
 
     @property
     def refused(self) -> float:
-        """Percent of the requests that were made."""
+        """Requests refused, in percent of those sent."""
         before, after = self._window
         refused = after.refused - before.refused
         return share(refused, refused + after.accepted - before.accepted)
@@ -69,7 +69,7 @@ class Run:
 
 
 def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
-    """All runs side by side: each makes one request a second, which keeps no core busy."""
+    """Run all side by side: each sends one request a second, which keeps no core busy."""
     sizes, latencies, seconds = ((40,), (0.02, 2.0), 120.0) if quick else ((40, 300), (0.02, 0.2, 2.0), 300.0)
     runs = [Run(tasks, latency) for tasks in sizes for latency in latencies for _ in range(repeat)]
     runs += [Run(tasks, latency, naive=True) for tasks in sizes for latency in latencies]
@@ -77,76 +77,88 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
     runs += [Run(40, 0.2, rejections=True, naive=True)]
     apis = [
         Api(
-            run.tasks + TO_BE_REJECTED,
+            run.tasks + REJECTED_TASKS,
             (f"key{at}",),
             (run.latency / 2, run.latency * 1.5),
             seed=at,
-            jitter=JITTER,
+            jitter=MAX_JITTER,
         )
         for at, run in enumerate(runs)
     ]
-    warm = time.monotonic() + STARTED_EVERY * len(runs) + 1.1 * max(sizes) + 2 * SCRAPED_EVERY
+    warm = time.monotonic() + START_DELAY * len(runs) + 1.1 * max(sizes) + 2 * SCRAPE_INTERVAL
     with Apis(apis) as served, ThreadPoolExecutor(len(runs)) as threads:
-        gate = threading.Lock()  # one command at a time
+        lock = threading.Lock()  # one command to the API process at a time
         list(
-            threads.map(lambda at: _watch(at, runs[at], served, gate, warm, warm + seconds), range(len(runs)))
+            threads.map(
+                lambda at: _measure_run(at, runs[at], served, lock, warm, warm + seconds), range(len(runs))
+            )
         )
     for tasks in sizes:
         for latency in latencies:
-            alike = [
+            same = [
                 run for run in runs if (run.tasks, run.latency, run.rejections) == (tasks, latency, False)
             ]
-            ours, naive = [run for run in alike if not run.naive], next(run for run in alike if run.naive)
-            yield from _told(ours, naive)
+            ours, naive = [run for run in same if not run.naive], next(run for run in same if run.naive)
+            yield from _compare(ours, naive)
     rejected = [run for run in runs if run.rejections]
     seen = next(run for run in rejected if run.naive)
     yield Figure(
         "from “rejected” at the API to the exposition, median",
-        f"{rejected[0].under}, scraped every second",
+        f"{rejected[0].conditions}, scraped every second",
         [percentile(run.delays or [math.inf], 50) for run in rejected if not run.naive],
         "s",
-        f"ideal {(40 + TO_BE_REJECTED / 2) / 2:g} s; naive: {len(seen.delays)} of {TO_BE_REJECTED} seen",
+        f"ideal {(40 + REJECTED_TASKS / 2) / 2:g} s; naive: {len(seen.delays)} of {REJECTED_TASKS} seen",
     )
     yield Figure(
         "the same, longest",
-        rejected[0].under,
+        rejected[0].conditions,
         [max(run.delays, default=math.inf) for run in rejected if not run.naive],
         "s",
-        f"ideal {40 + TO_BE_REJECTED} s",
+        f"ideal {40 + REJECTED_TASKS} s",
     )
 
 
-def _told(ours: Sequence[Run], naive: Run) -> Iterator[Figure]:
-    tasks, under = naive.tasks, naive.under
+def _compare(ours: Sequence[Run], naive: Run) -> Iterator[Figure]:
+    tasks, conditions = naive.tasks, naive.conditions
     yield Figure(
-        "budget used", under, [run.used for run in ours], "%", f"limit ≥ 95 %; naive {number(naive.used)} %"
+        "budget used",
+        conditions,
+        [run.used for run in ours],
+        "%",
+        f"limit ≥ 95 %; naive {number(naive.used)} %",
     )
     yield Figure(
         "requests refused",
-        under,
+        conditions,
         [run.refused for run in ours],
         "%",
         f"limit ≤ 2 %; naive {number(naive.refused)} %",
     )
     age = "age of readings"
     yield Figure(
-        f"{age}, median", under, [percentile(run.ages, 50) for run in ours], "s", f"ideal {tasks / 2:g} s"
+        f"{age}, median",
+        conditions,
+        [percentile(run.ages, 50) for run in ours],
+        "s",
+        f"ideal {tasks / 2:g} s",
     )
     oldest = [percentile(run.ages, 99) for run in ours]
-    yield Figure(f"{age}, 99th percentile", under, oldest, "s", f"ideal {0.99 * tasks:g} s")
+    yield Figure(f"{age}, 99th percentile", conditions, oldest, "s", f"ideal {0.99 * tasks:g} s")
     known = (
         f"naive: {naive.read} of {tasks} tasks ever read" if naive.read else "naive: no scrape ever answered"
     )
-    yield Figure(f"{age}, oldest", under, [max(run.ages) for run in ours], "s", f"ideal {tasks} s; {known}")
     yield Figure(
-        "longest scrape", under, [max(run.scrapes) for run in ours], "s", f"limit {SCRAPE_TIMEOUT:g} s"
+        f"{age}, oldest", conditions, [max(run.ages) for run in ours], "s", f"ideal {tasks} s; {known}"
+    )
+    yield Figure(
+        "longest scrape", conditions, [max(run.scrapes) for run in ours], "s", f"limit {SCRAPE_TIMEOUT:g} s"
     )
 
 
-def _watch(at: int, run: Run, apis: Apis, gate: threading.Lock, warm: float, end: float) -> None:  # noqa: PLR0913, PLR0917 - what a thread has to know
-    time.sleep(STARTED_EVERY * at)
+def _measure_run(at: int, run: Run, apis: Apis, lock: threading.Lock, warm: float, end: float) -> None:  # noqa: PLR0913, PLR0917 - the arguments of a thread
+    time.sleep(START_DELAY * at)
     with contextlib.ExitStack() as stack:
-        tasks = run.tasks + (TO_BE_REJECTED if run.rejections else 0)
+        tasks = run.tasks + (REJECTED_TASKS if run.rejections else 0)
         key = f"key{at}"
         if run.naive:
             url, _ = stack.enter_context(serving("naive", apis.urls[at], key, str(tasks)))
@@ -155,31 +167,31 @@ def _watch(at: int, run: Run, apis: Apis, gate: threading.Lock, warm: float, end
             config = account(apis.urls[at], key, range(1, tasks + 1))
             exporter, _ = stack.enter_context(exporting(folder, config))
             url = f"{exporter.url}/metrics"
-        every = WAITING_FOR_REJECTIONS if run.rejections else SCRAPED_EVERY
-        _scrapes(run, url, every, warm, None)  # until the readings are as they will be
-        with gate:
+        every = REJECTIONS_SCRAPE_INTERVAL if run.rejections else SCRAPE_INTERVAL
+        _scrape_until(run, url, every, warm, None)  # until the readings have their steady-state age
+        with lock:
             before = apis.counts()[at]
-        _scrapes(run, url, every, end, _Rejections(at, apis, gate, end) if run.rejections else None)
-        with gate:
+        _scrape_until(run, url, every, end, _Rejections(at, apis, lock, end) if run.rejections else None)
+        with lock:
             run.window = before, apis.counts()[at]
         if run.read < run.tasks and not run.naive:
-            raise RuntimeError(f"{run.under}: {run.read} have been read")
+            raise RuntimeError(f"{run.conditions}: {run.read} have been read")
 
 
 class _Rejections:
-    """Rejects one task after the other at random moments, the last one so that there is time to see it."""
+    """Rejects one task after another at random times, leaving time to see the last one."""
 
-    def __init__(self, at: int, apis: Apis, gate: threading.Lock, end: float) -> None:
-        self._at, self._apis, self._gate = at, apis, gate
+    def __init__(self, at: int, apis: Apis, lock: threading.Lock, end: float) -> None:
+        self._at, self._apis, self._lock = at, apis, lock
         now = time.monotonic()
         chance = random.Random(at)  # noqa: S311 - moments, no secrets
         latest = max(now, end - 60.0)
-        self._planned = sorted(chance.uniform(now, latest) for _ in range(TO_BE_REJECTED))
+        self._planned = sorted(chance.uniform(now, latest) for _ in range(REJECTED_TASKS))
         self._pending: dict[int, float] = {}
         self._next = 1
 
-    def look(self, samples: Samples, delays: list[float]) -> None:
-        """Reject what is due, and note what a scrape has just shown."""
+    def update(self, samples: Samples, delays: list[float]) -> None:
+        """Reject what is due, and record the delays of rejections that a scrape has just shown."""
         now = time.monotonic()
         for labels, value in samples.all("mobizon_task_status"):
             task = int(labels["task_id"])
@@ -187,15 +199,15 @@ class _Rejections:
                 delays.append(now - self._pending.pop(task))
         while self._planned and self._planned[0] <= now:
             self._planned.pop(0)
-            with self._gate:
+            with self._lock:
                 self._pending[self._next] = self._apis.reject(self._at, self._next)
             self._next += 1
 
 
-def _scrapes(run: Run, url: str, every: float, until: float, rejections: _Rejections | None) -> None:
-    """Scrape until then; what the scrapes tell replaces what earlier ones told."""
+def _scrape_until(run: Run, url: str, every: float, until: float, rejections: _Rejections | None) -> None:
+    """Scrape until the time `until`; results replace those of earlier calls."""
     run.ages, run.scrapes = [], []
-    due = time.monotonic() + random.uniform(0, min(every, until - time.monotonic()))  # noqa: S311 - so that they do not all come at once
+    due = time.monotonic() + random.uniform(0, min(every, until - time.monotonic()))  # noqa: S311 - spreads the scrapes of all runs
     while due < until:
         time.sleep(max(0.0, due - time.monotonic()))
         due = max(due + every, time.monotonic())
@@ -209,6 +221,6 @@ def _scrapes(run: Run, url: str, every: float, until: float, rejections: _Reject
         read = samples.all("mobizon_task_last_success_timestamp_seconds")
         run.read = len(read)
         if rejections:
-            rejections.look(samples, run.delays)
+            rejections.update(samples, run.delays)
         else:
             run.ages += [now - taken_at for _, taken_at in read]

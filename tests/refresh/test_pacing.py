@@ -1,4 +1,4 @@
-"""The pacing's arithmetic, and every target it has to meet in the simulation."""
+"""The pacing's arithmetic, and its targets in the simulation."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ def test_a_lone_exporter_uses_the_budget(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_on_one_key_share_it(model: str) -> None:
+def test_two_exporters_share_one_key(model: str) -> None:
     runs = [simulate(exporters(2), model, seed) for seed in SEEDS]
     assert mean([run.used() for run in runs]) >= 0.70
     assert mean([run.refused() for run in runs]) <= 0.15
@@ -36,14 +36,14 @@ def test_two_on_one_key_share_it(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_of_three_on_one_key_nobody_starves(model: str) -> None:
+def test_none_of_three_exporters_on_one_key_starves(model: str) -> None:
     runs = [simulate(exporters(3), model, seed) for seed in SEEDS]
     assert min(run.used() for run in runs) >= 0.45
     assert min(run.fairness() for run in runs) >= 0.1
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_when_everything_is_refused_requests_become_rare_and_come_back(model: str) -> None:
+def test_requests_become_rare_in_an_outage_and_recover_after_it(model: str) -> None:
     for seed in SEEDS:
         run = simulate(exporters(1), model, seed, refuse=(300, 420))
         during = [at for at, _ in run.times[0] if 330 < at < 420]
@@ -53,7 +53,7 @@ def test_when_everything_is_refused_requests_become_rare_and_come_back(model: st
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_it_recovers_from_a_script_that_polls_regardless(model: str) -> None:
+def test_the_budget_is_used_again_after_a_script_that_ignores_refusals_stops(model: str) -> None:
     runs = [simulate(with_script(until=900), model, seed) for seed in SEEDS]
     assert min(run.used(since=900 + 180, client=0) for run in runs) >= 0.95
 
@@ -68,14 +68,14 @@ def test_requests_are_spaced_from_start_to_start() -> None:
     assert p.earliest == 101.5
 
 
-def test_spacing_counts_from_when_the_request_reached_the_wire() -> None:
+def test_spacing_counts_from_when_the_request_was_sent() -> None:
     p = pacer()
     p.started(100.0)
     p.sent(100.25)
     assert p.earliest == 101.25
 
 
-def test_a_lone_refusal_costs_a_margin_that_wears_off() -> None:
+def test_a_lone_refusal_adds_a_margin_that_decays() -> None:
     p = pacer()
     p.refused(0.0)
     assert 1.0 < p.spacing < 1.05
@@ -84,7 +84,7 @@ def test_a_lone_refusal_costs_a_margin_that_wears_off() -> None:
     assert p.spacing == 1.0
 
 
-def test_refusals_that_come_again_soon_widen_the_spacing() -> None:
+def test_refusals_in_quick_succession_widen_the_spacing() -> None:
     p = pacer()
     for _ in range(30):
         p.refused(0.0)
@@ -92,7 +92,7 @@ def test_refusals_that_come_again_soon_widen_the_spacing() -> None:
     assert p.spacing > 1.5
 
 
-def test_a_server_that_says_when_is_obeyed_up_to_a_minute() -> None:
+def test_retry_after_is_honoured_up_to_a_minute() -> None:
     p = pacer()
     p.started(10.0)
     p.refused(10.1, retry_after=7)
@@ -101,7 +101,7 @@ def test_a_server_that_says_when_is_obeyed_up_to_a_minute() -> None:
     assert p.earliest == 80.0
 
 
-def test_an_outage_is_forgotten_with_the_first_answer() -> None:
+def test_the_first_answer_after_an_outage_restores_the_spacing() -> None:
     p = pacer()
     for _ in range(200):
         p.refused(0.0)

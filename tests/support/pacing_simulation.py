@@ -1,8 +1,8 @@
-"""Drives the pacing code that ships against three models of Mobizon's limit.
+"""Simulates the shipped pacing code against three models of Mobizon's rate limit.
 
 Run it: `python tests/support/pacing_simulation.py`.
 
-Nobody outside Mobizon knows how the limit is kept, so the pacing has to do well under all three:
+How Mobizon enforces the limit is not documented, so the pacing has to do well under all three:
   strict   refused when the previous request, accepted or not, arrived less than a second before
   lenient  refused when the last accepted request arrived less than a second before
   window   one accepted request in each second of the server's clock
@@ -31,12 +31,12 @@ class Client(Protocol):
     stops: float
 
     def answered(self, sent: float, *, ok: bool) -> float:
-        """A request sent at `sent` was answered; when the next is sent."""
+        """Handle the answer to the request sent at `sent`; return when the next is sent."""
 
 
 @dataclass
 class Exporter:
-    """The exporter's pacing, with always something to ask for."""
+    """The exporter's pacing with a task always due."""
 
     pacer: Pacer
     stops: float = float("inf")
@@ -52,7 +52,7 @@ class Exporter:
 
 @dataclass
 class Script:
-    """Somebody's script that polls once a second whatever the answer."""
+    """A script that polls once a second, ignoring refusals."""
 
     stops: float = float("inf")
 
@@ -63,16 +63,16 @@ class Script:
 @dataclass
 class Outcome:
     seconds: float
-    times: list[list[tuple[float, bool]]] = field(default_factory=list)
+    times: list[list[tuple[float, bool]]] = field(default_factory=list)  # per client: arrival, accepted
 
     def used(self, since: float = 0.0, client: int | None = None) -> float:
-        """The share of the budget that was answered."""
+        """The accepted requests as a share of one a second."""
         rows = self.times if client is None else [self.times[client]]
         return sum(ok and at >= since for row in rows for at, ok in row) / (self.seconds - since)
 
     def refused(self) -> float:
-        everything = [ok for row in self.times for _, ok in row]
-        return everything.count(False) / len(everything)
+        results = [ok for row in self.times for _, ok in row]
+        return results.count(False) / len(results)
 
     def fairness(self) -> float:
         shares = [sum(ok for _, ok in row) for row in self.times]
@@ -118,7 +118,7 @@ def with_script(until: float) -> Callable[[random.Random], list[Client]]:
 
 
 def main() -> None:
-    """Print what the policy comes to, in the mean and at the worst of the seeds."""
+    """Print the mean and the worst seed of each scenario."""
     mean = statistics.mean
     for model in MODELS:
         for count in (1, 2, 3):
