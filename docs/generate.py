@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import settings as config
+from exporter.config.load import load
 from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
@@ -138,7 +139,7 @@ stale_after: 5 minutes
 def configuration() -> str:
     """The text of configuration.md."""
     return _CONFIGURATION.format(
-        file=_settings(config.FileSettings),
+        file=_settings(config.ConfigFileSettings),
         api=_settings(config.ApiSettings),
         task=_settings(config.TaskSettings),
         account=_settings(config.AccountSettings),
@@ -177,7 +178,7 @@ def _duration(seconds: float) -> str:
 
 def _mistakes() -> str:
     try:
-        config.load(Path("mistaken.yaml"), {}, lambda _: b"# mistaken.yaml\n" + _MISTAKEN.encode())
+        load(Path("mistaken.yaml"), {}, lambda _: b"# mistaken.yaml\n" + _MISTAKEN.encode())
     except ConfigError as error:
         return str(error)
     raise AssertionError("the mistaken example is valid")

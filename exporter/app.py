@@ -71,7 +71,7 @@ async def _serve(options: Options) -> int:
         else:
             source = watch = ConfigWatch(options.config_file)
             config = watch.load()
-            watch.tell()
+            watch.log_problems()
         workers = Workers(loop)
         stack.callback(workers.close)
         refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret

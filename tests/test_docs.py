@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import __version__, cli
 from exporter import simulator as sim
 from exporter.config import settings as config
+from exporter.config.load import load, load_tasks
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.mobizon import client
@@ -350,13 +351,13 @@ def test_configurations_are_valid(block: Block, tmp_path: Path) -> None:
             assert watch.load().accounts
             assert not watch.problems()
         case "tasks":
-            assert config.load_tasks(block.name, block.text.encode())
+            assert load_tasks(block.name, block.text.encode())
         case "web":
             web = webconfig.load(path)
             assert web.tls
         case "mistaken":
             with pytest.raises(ConfigError) as raised:
-                config.load(Path(block.name), {}, lambda _: block.text.encode())
+                load(Path(block.name), {}, lambda _: block.text.encode())
             assert f"```text\n{raised.value}\n```" in TEXTS[block.document]
         case other:
             pytest.fail(f"nobody checks {other}")

@@ -29,33 +29,36 @@ class Source(Protocol):
 
 
 class Reloader:
-    """One look at a time. Who asks while one is under way shares the next: this one may have passed it by."""
+    """Runs one check of the files at a time.
+
+    Calls made during a check share the next one, for this one may have passed what is new to them.
+    """
 
     def __init__(self, source: Source, apply: Callable[[Config], None]) -> None:
         self._source = source
         self._apply = apply
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="config")
-        self._look: asyncio.Task[None] | None = None
-        self._begun = False  # the last look, in the thread
+        self._check: asyncio.Task[None] | None = None
+        self._started = False  # whether the thread has begun the last check
 
     @property
     def status(self) -> WatchStatus:
-        """How the last looks went."""
+        """How the last checks went."""
         return self._source.status
 
     async def check(self) -> None:
         """Put in force what has changed, if anything has."""
-        if self._look is None or self._look.done() or self._begun:
-            self._begun = False
-            self._look = asyncio.create_task(self._run_or_log())
-        await asyncio.shield(self._look)
+        if self._check is None or self._check.done() or self._started:
+            self._started = False
+            self._check = asyncio.create_task(self._run_or_log())
+        await asyncio.shield(self._check)
 
     async def reload(self) -> None:
         """Read everything again; raises ConfigError if the configuration cannot be used."""
         await self._run(force=True)
 
     async def reload_or_log(self) -> None:
-        """The same for a signal, which has nobody to tell."""
+        """Read everything again, and log what is wrong."""
         try:
             await self.reload()
         except ConfigError as error:
@@ -81,5 +84,5 @@ class Reloader:
             log.info("Configuration reloaded", tasks=sum(len(account.tasks) for account in config.accounts))
 
     def _read(self, force: bool) -> Config | None:  # noqa: FBT001 - an executor passes no names
-        self._begun = self._begun or not force
+        self._started = self._started or not force
         return self._source.check(force=force)

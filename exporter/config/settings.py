@@ -1,29 +1,25 @@
-"""The configuration: its schema, its defaults, and what a valid one must hold."""
+"""The settings of a configuration file: names, types, defaults, and how each value is checked."""
 
 from __future__ import annotations
 
-import glob
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NewType
 from urllib.parse import urlsplit
 
-from exporter.config.document import Document, Problems, Schema, describe, text
-from exporter.errors import ConfigError
-from exporter.model import Account, Api, Config, Secret, TaskSpec
+from exporter.config.schema import Schema, ValidationErrors, describe
+from exporter.model import Secret, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from exporter.config.yaml_document import ValuePath
 
-# what a value of the file means is told by its type; `_schema` below has a check for each
+# A value's type says what it means; SCHEMA has a check for each type.
 Duration = NewType("Duration", float)
 Interval = NewType("Interval", float)
 Url = NewType("Url", str)
 ProxyUrl = NewType("ProxyUrl", Secret)
 TaskId = NewType("TaskId", int)
 Labels = NewType("Labels", dict[str, str])
-Path_ = tuple[str | int, ...]
 
 KEY_VARIABLE: Final = "MOBIZON_API_KEY"
 RESERVED_LABELS: Final = {"account", "task_id", "name", "reason", "status", "job", "instance", "le"}
@@ -32,8 +28,8 @@ _DURATION: Final = re.compile(
     "".join(rf"(?:(\d{{1,18}}){unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms")), re.ASCII
 )
 _SECONDS: Final = (365 * 86400, 7 * 86400, 86400, 3600, 60, 1, 0.001)
-_LONGEST: Final = 292 * 365 * 86400  # as in Prometheus; beyond it sockets refuse a timeout, too
-_TASK_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
+_MAX_SECONDS: Final = 292 * 365 * 86400  # as in Prometheus; beyond it sockets refuse a timeout, too
+TASK_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _KEY: Final = re.compile(r"[!-~]+")
 
@@ -87,7 +83,7 @@ class AccountSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSettings:
+class ConfigFileSettings:
     """A configuration file as it is written."""
 
     api: ApiSettings | None = field(default=None, metadata={"doc": "how the API is reached"})
@@ -106,26 +102,6 @@ class FileSettings:
     )
 
 
-def load(path: Path, environ: Mapping[str, str], read: Callable[[Path], bytes]) -> Config:
-    """The configuration at `path`, task files not yet read; raises ConfigError with all that is wrong.
-
-    `read` gives the content of a file, or raises ConfigError.
-    """
-    return _Build(path, environ, read).config()
-
-
-def load_tasks(source: str, content: bytes) -> tuple[TaskSpec, ...]:
-    """The tasks of one task file; raises ConfigError with all that is wrong."""
-    document = Document(source, content)
-    tasks: tuple[TaskSpec, ...] | None = _schema.structure(document, TaskList)
-    _refuse_duplicate_ids(document, (), document.data)
-    document.check()
-    return tasks or ()
-
-
-TaskList: Any = tuple[TaskSpec, ...]
-
-
 def duration(value: Any) -> Duration:
     """Seconds of a Prometheus duration such as `1h30m` (as Prometheus's configuration has them)."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
@@ -134,7 +110,7 @@ def duration(value: Any) -> Duration:
     if match is None:
         raise ValueError(f"expected a duration such as 500ms, 5s or 1h30m, got {describe(value)}")
     seconds = sum(int(n) * unit for n, unit in zip(match.groups(), _SECONDS, strict=True) if n)
-    if seconds > _LONGEST:
+    if seconds > _MAX_SECONDS:
         raise ValueError("expected a duration of at most 292y")
     return Duration(seconds)
 
@@ -163,14 +139,7 @@ def _is_http_url(value: Any) -> bool:
 
 def _url(value: Any) -> Url:
     """An API's base URL. It is not shown in errors: people paste URLs that hold the key."""
-    try:
-        parts = urlsplit(text(value))
-        valid = (
-            parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[\s?#@]", value):
+    if not _is_http_url(value) or re.search(r"[\s?#@]", value):
         raise ValueError("expected a URL such as https://api.mobizon.kz, without user, query or fragment")
     return Url(value.rstrip("/"))
 
@@ -187,12 +156,12 @@ def _task(value: Any) -> TaskSpec:
         return TaskSpec(_task_id(value))
     if not isinstance(value, dict):
         raise ValueError(f"expected a task id or a mapping with `id`, got {describe(value)}")
-    entry = _schema.convert(value, TaskSettings)
+    entry = SCHEMA.convert(value, TaskSettings)
     return TaskSpec(entry.id, entry.name, entry.labels)
 
 
 def _task_id(value: Any) -> TaskId:
-    if not isinstance(value, str) or not _TASK_ID.fullmatch(value):
+    if not isinstance(value, str) or not TASK_ID.fullmatch(value):
         raise ValueError(f"expected a positive integer, got {describe(value)}")
     return TaskId(int(value))
 
@@ -200,7 +169,7 @@ def _task_id(value: Any) -> TaskId:
 def _labels(value: Any) -> Labels:
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping of labels, got {describe(value)}")
-    found: list[tuple[Path_, str]] = []
+    found: list[tuple[ValuePath, str]] = []
     for name, content in value.items():
         if not _LABEL.fullmatch(name):
             found.append(((name,), "not a label name: letters, digits and _, no digit first"))
@@ -209,11 +178,11 @@ def _labels(value: Any) -> Labels:
         elif not isinstance(content, str):
             found.append(((name,), f"expected text, got {describe(content)}"))
     if found:
-        raise Problems(found)
+        raise ValidationErrors(found)
     return Labels(value)
 
 
-_schema: Final = Schema(
+SCHEMA: Final = Schema(
     {
         Duration: duration,
         Interval: _interval,
@@ -226,123 +195,4 @@ _schema: Final = Schema(
     }
 )
 
-
-class _Build:
-    """One reading of a configuration file.
-
-    What spans several values is checked on what was written, so that it is reported together with what
-    the schema finds, however much that is.
-    """
-
-    def __init__(self, path: Path, environ: Mapping[str, str], read: Callable[[Path], bytes]) -> None:
-        self._path = path
-        self._environ = environ
-        self._read = read
-        self._document = Document(str(path), read(path))
-
-    def config(self) -> Config:
-        document = self._document
-        settings = _schema.structure(document, FileSettings)
-        written = document.data if isinstance(document.data, dict) else {}
-        keys: list[Secret] = []
-        if isinstance(written.get("accounts"), list):
-            for key in ("api", "tasks", "task_files"):
-                if key in written:
-                    document.report((key,), "belongs into each of `accounts` when these are listed")
-            if not written["accounts"]:
-                document.report(("accounts",), "expected at least one account")
-            entries = written["accounts"]
-            keys = [self._account(("accounts", at), entry) for at, entry in enumerate(entries)]
-            names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
-            self._refuse_twins(names, "name", "is also the name of")
-            self._refuse_twins([key.reveal() for key in keys], "api", "has the key, and so the budget, of")
-        elif isinstance(document.data, dict) and written.get("accounts") is None:
-            keys = [self._account((), written)]
-            if written.get("api") is None:
-                document.report(("api",), "required, but missing")
-        document.check()
-        assert settings is not None  # noqa: S101 - else there was something to report
-        entered = settings.accounts or (_only(settings),)
-        accounts = tuple(self._ready(entry, key) for entry, key in zip(entered, keys, strict=True))
-        return Config(accounts, settings.stale_after, settings.drop_finished_after)
-
-    def _account(self, where: Path_, entry: Any) -> Secret:
-        """Check what spans several values of one account; its key."""
-        if not isinstance(entry, dict):
-            return Secret("")
-        _refuse_duplicate_ids(self._document, (*where, "tasks"), entry.get("tasks"))
-        if not isinstance(entry.get("api"), dict):
-            return Secret("")
-        ca_file = entry["api"].get("ca_file")
-        if isinstance(ca_file, str) and not (self._path.parent / ca_file).is_file():
-            self._document.report(
-                (*where, "api", "ca_file"), f"no such file (a relative path starts at {self._path.parent})"
-            )
-        return self._key((*where, "api"), entry["api"])
-
-    def _key(self, where: Path_, api: dict[str, Any]) -> Secret:
-        """The account's key: from the file, a file of its own or the environment."""
-        source = where
-        try:
-            if isinstance(api.get("key_file"), str):
-                if "\0" in api["key_file"]:  # which the document has told of
-                    return Secret("")
-                source = (*where, "key_file")
-                if api.get("key"):
-                    raise ValueError("give either `key` or `key_file`, not both")
-                return self._key_in(self._path.parent / api["key_file"])
-            if api.get("key") is not None:  # an empty one is none
-                return secret(api["key"])
-            if self._environ.get(KEY_VARIABLE):
-                return secret(self._environ[KEY_VARIABLE].strip(), f"{KEY_VARIABLE}: ")
-            raise ValueError(f"no API key: give `key_file` or `key`, or set {KEY_VARIABLE}")
-        except ValueError as error:
-            if api.get("key") is None or source != where:  # the schema has told of a bad `key`
-                self._document.report(source, str(error))
-        return Secret("")
-
-    def _key_in(self, file: Path) -> Secret:
-        """The key in a file, which errors do not name: people also paste the key where its file belongs."""
-        try:
-            content = self._read(file)
-        except ConfigError as error:
-            reason = error.problems[0].removeprefix(f"{file}: ")
-            raise ValueError(f"{reason} (a relative path starts at {self._path.parent})") from None
-        return secret(content.decode("ascii", "replace").strip(), "in the file: ")
-
-    def _refuse_twins(self, values: list[Any], field_name: str, what: str) -> None:
-        for at, value in enumerate(values):
-            first = values.index(value)
-            if value and first < at:
-                self._document.report(("accounts", at, field_name), f"{what} accounts[{first}]")
-
-    def _ready(self, entry: AccountSettings, key: Secret) -> Account:
-        folder, api = self._path.parent, entry.api
-        return Account(
-            entry.name or None,
-            Api(
-                api.url,
-                key,
-                api.request_interval,
-                api.timeout,
-                str(folder / api.ca_file) if api.ca_file else None,
-                api.proxy_url,
-            ),
-            entry.tasks,
-            tuple(str(Path(glob.escape(str(folder))) / pattern) for pattern in entry.task_files),
-        )
-
-
-def _only(settings: FileSettings) -> AccountSettings:
-    """A file without `accounts` as one with a single, nameless account."""
-    assert settings.api is not None  # noqa: S101 - the check of the file has seen to it
-    return AccountSettings("", settings.api, settings.tasks, settings.task_files)
-
-
-def _refuse_duplicate_ids(document: Document, where: Path_, tasks: Any) -> None:
-    first: dict[str, int] = {}
-    for at, task in enumerate(tasks if isinstance(tasks, list) else ()):
-        written: Any = task.get("id") if isinstance(task, dict) else task
-        valid = isinstance(written, str) and _TASK_ID.fullmatch(written)
-        if valid and first.setdefault(written, at) != at:
-            document.report((*where, at), f"duplicate id {written}, first listed as [{first[written]}]")
+TaskList: Any = tuple[TaskSpec, ...]

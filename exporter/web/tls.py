@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NewType
 
 import structlog
 
-from exporter.config.document import Problems
+from exporter.config.schema import ValidationErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Tls:
     """
 
     def __init__(self, settings: TlsSettings) -> None:
-        """Raises Problems, with paths below `tls_server_config`, if clients could not connect."""
+        """Raises ValidationErrors, with paths below `tls_server_config`, if clients could not connect."""
         self.allowed_sans = frozenset(settings.client_allowed_sans)
         self._settings = settings
         self._seen = self._look()
@@ -88,7 +88,7 @@ class Tls:
         self._seen = seen
         try:
             newest = _context(self._settings)
-        except Problems as problems:
+        except ValidationErrors as problems:
             wrong = str(problems)
         else:
             self._newest, self._renewed_at = newest, int(time.time())
@@ -110,14 +110,17 @@ class Tls:
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:
-    """A context with the files as they are now; raises Problems with paths below `tls_server_config`."""
+    """A context with the files as they are now.
+
+    Raises ValidationErrors with paths below `tls_server_config`.
+    """
     older = [SUITES[suite] for suite in settings.cipher_suites if suite in SUITES]
     minimum = settings.min_version
     if settings.cipher_suites and not older:  # none for TLS 1.2 is no TLS 1.2
         minimum = ssl.TLSVersion.TLSv1_3
     wrong = _contradictions(settings, minimum)
     if wrong:
-        raise Problems([((key,), message) for key, message in wrong.items()])
+        raise ValidationErrors([((key,), message) for key, message in wrong.items()])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = minimum, settings.max_version
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -170,16 +173,16 @@ def _take(key: str, file: Path, load_into: Callable[[Path], None]) -> None:
             message = "holds no private key in PEM, or one with a passphrase"
         else:
             message = "holds no certificate in PEM"
-        raise Problems([((key,), f"{file}: {message}")]) from None
+        raise ValidationErrors([((key,), f"{file}: {message}")]) from None
     except OSError as error:  # gone since it was looked at
-        raise Problems([((key,), f"{file}: {why(error)}")]) from None
+        raise ValidationErrors([((key,), f"{file}: {why(error)}")]) from None
 
 
 def _rehearse(context: ssl.SSLContext, client: ssl.SSLContext) -> None:
     """A handshake with a client that trusts the certificate by itself: what it objects to, all will.
 
-    Raises Problems where there is nothing to agree upon, such as ECDSA suites alone for an RSA key; warns of
-    a certificate that has expired.
+    Raises ValidationErrors where there is nothing to agree upon, such as ECDSA suites alone for an RSA key;
+    warns of a certificate that has expired.
     """
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -191,7 +194,7 @@ def _rehearse(context: ssl.SSLContext, client: ssl.SSLContext) -> None:
     except ssl.SSLCertVerificationError as error:
         log.warning("Clients will refuse the certificate", reason=error.verify_message)
     except ssl.SSLError as error:
-        raise Problems([((), f"no client could connect: {_words(error)}")]) from None
+        raise ValidationErrors([((), f"no client could connect: {_words(error)}")]) from None
 
 
 def why(error: OSError) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 
 import structlog
 
-from exporter.config.document import Document, Problems, Schema, describe, text
+from exporter.config.schema import Schema, ValidationErrors, describe, text
+from exporter.config.yaml_document import Document
 from exporter.errors import ConfigError
 from exporter.model import Secret
 from exporter.web.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, Unsupported, why
@@ -22,7 +23,7 @@ from exporter.web.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.config.document import Path as Place
+    from exporter.config.yaml_document import ValuePath
 
 T = TypeVar("T")
 
@@ -95,8 +96,8 @@ def load(path: Path) -> WebConfig:
     if settings and settings.tls_server_config:
         try:
             tls = Tls(settings.tls_server_config)
-        except Problems as problems:
-            for below, message in problems.found:
+        except ValidationErrors as errors:
+            for below, message in errors.errors:
                 document.report(("tls_server_config", *below), message)
     document.check()
     assert settings is not None  # noqa: S101 - else there was something to report
@@ -174,7 +175,7 @@ def _headers(value: Any) -> Headers:
     """Headers that the toolkit knows; an empty value leaves one unset."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping of headers, got {describe(value)}")
-    wrong: list[tuple[Place, str]] = []
+    wrong: list[tuple[ValuePath, str]] = []
     for name, content in value.items():
         if name not in _HEADERS:
             wrong.append(((name,), f"this header cannot be set, only {', '.join(_HEADERS)}"))
@@ -183,7 +184,7 @@ def _headers(value: Any) -> Headers:
         elif content and _HEADERS[name] and content not in _HEADERS[name]:
             wrong.append(((name,), f"expected {' or '.join(_HEADERS[name])}, got {describe(content)}"))
     if wrong:
-        raise Problems(wrong)
+        raise ValidationErrors(wrong)
     return Headers({name: content for name, content in value.items() if content})
 
 
@@ -191,7 +192,7 @@ def _users(value: Any) -> Users:
     """Names and bcrypt hashes. No hash is shown, nor where one stands for a name."""
     if not isinstance(value, dict):
         raise ValueError("expected a mapping of names to bcrypt hashes")
-    wrong: list[tuple[Place, str]] = []
+    wrong: list[tuple[ValuePath, str]] = []
     for name, hashed in value.items():
         if name.startswith("$2"):
             wrong.append(((), "a hash stands where a user's name belongs"))
@@ -202,5 +203,5 @@ def _users(value: Any) -> Users:
                 ((name,), "expected a bcrypt hash, 60 characters that start with $2a$, $2b$ or $2y$")
             )
     if wrong:
-        raise Problems(wrong)
+        raise ValidationErrors(wrong)
     return Users({name: Secret(hashed) for name, hashed in value.items()})

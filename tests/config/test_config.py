@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config import settings as config
-from exporter.config.document import Document
-from exporter.config.settings import load, load_tasks
+from exporter.config.load import load, load_tasks
+from exporter.config.yaml_document import Document
 from exporter.errors import ConfigError
-from exporter.model import Account, Api, Config, Secret, TaskSpec
+from exporter.model import Account, Api, Config, Secret, TaskSource, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -274,7 +274,8 @@ class TestIds:
     def test_any_plain_number_is_an_id_in_every_place(self, task_id: int) -> None:
         for written in (f"{task_id}", f"'{task_id}'", f"{{id: {task_id}}}", f'{{"id": "{task_id}"}}'):
             assert account(API + f"tasks: [{written}]\n").tasks == (TaskSpec(task_id),)
-            assert load_tasks("x.json", f"[{written}]".encode()) == (TaskSpec(task_id),)
+            listed = TaskSpec(task_id, source=TaskSource.FILE)
+            assert load_tasks("x.json", f"[{written}]".encode()) == (listed,)
 
     @given(st.text(st.sampled_from("0123456789_:xob+-.e"), min_size=1, max_size=21))
     def test_nothing_else_is_taken_for_a_number(self, written: str) -> None:
@@ -369,7 +370,7 @@ class TestUnknownKeys:
     @pytest.mark.parametrize(
         ("kind", "before", "path"),
         [
-            (config.FileSettings, "", ""),
+            (config.ConfigFileSettings, "", ""),
             (config.ApiSettings, "api: {", "api."),
             (config.AccountSettings, "accounts: [{", "accounts[0]."),
             (config.TaskSettings, "tasks: [{", "tasks[0]."),
@@ -642,7 +643,7 @@ class TestTheExample:
         several: Any = Document("x.yaml", self.several().encode()).data
         task = next(task for task in single["tasks"] if isinstance(task, dict))
         shown = {
-            config.FileSettings: {*single, *several},
+            config.ConfigFileSettings: {*single, *several},
             config.ApiSettings: {*single["api"], *re.findall(r"(?m)^  (key):", EXAMPLE.read_text())},
             config.TaskSettings: {*task},
             config.AccountSettings: {key for entry in several["accounts"] for key in entry},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import glob
 import os
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.config import watch as watch_module
-from exporter.config.watch import SETTLES_AFTER, ConfigWatch
+from exporter.config import watched_files
+from exporter.config.watch import ConfigWatch
+from exporter.config.watched_files import SETTLES_AFTER
 from exporter.errors import ConfigError
 from exporter.model import Secret
 
@@ -128,7 +132,7 @@ class System:
 @pytest.fixture
 def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
     ticks = Ticks()
-    monkeypatch.setattr(watch_module, "os", System(stat=ticks.stat))
+    monkeypatch.setattr(watched_files, "os", System(stat=ticks.stat))
     return ticks
 
 
@@ -154,7 +158,7 @@ class Opened:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     opened = Opened()
-    monkeypatch.setattr(watch_module, "open", opened, raising=False)
+    monkeypatch.setattr(watched_files, "open", opened, raising=False)
     return opened
 
 
@@ -326,8 +330,8 @@ class TestBrokenTaskFiles:
         disk.put("a.yaml", "- x\n")
         disk.load()
         with capture_logs() as logs:
-            disk.watch.tell()
-            disk.watch.tell()
+            disk.watch.log_problems()
+            disk.watch.log_problems()
         assert [log["event"] for log in logs] == ["Task file is not wholly in force"]
         disk.put("b.yaml", "- 6\n")
         disk.look()
@@ -818,10 +822,15 @@ def test_ten_thousand_files_are_looked_at_quickly_and_forgotten_when_they_go(
     for path in disk.tasks.iterdir():
         path.unlink()
     assert disk.look() == []
-    for number in range(100):
-        path = disk.put(f"new{number}.yaml", "- 1\n")
-        assert disk.look() == [1]
-        path.unlink()
-        assert disk.look() == []
-    assert disk.watch._files._read.keys() == {str(disk.path)}
-    assert disk.watch._lists == {}
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            path = disk.put(f"new{number}.yaml", "- 1\n")
+            assert disk.look() == [1]
+            path.unlink()
+            assert disk.look() == []
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 100_000, "less than a few hundred bytes each"
+    finally:
+        tracemalloc.stop()

@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import document
-from exporter.config.document import DEEPEST, LONGEST_SHOWN, Document, Problems, Schema, describe, text
+from exporter.config import yaml_document
+from exporter.config.schema import Schema, ValidationErrors, describe, text
+from exporter.config.yaml_document import MAX_DEPTH, MAX_SHOWN, Document
 from exporter.errors import ConfigError
 
 TAG = "a tag (`!...`) has no meaning here"
@@ -29,8 +30,7 @@ def data(content: str | bytes, name: str = "x.yaml") -> Any:
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser in C and the one in Python: which one there is depends on how PyYAML was built."""
-    loader = getattr(yaml, request.param)
-    monkeypatch.setattr(document, "_Loader", type("_Loader", (document._AsWritten, loader), {}))
+    monkeypatch.setattr(yaml_document, "LOADER", yaml_document.loader(getattr(yaml, request.param)))
 
 
 def problems(content: str | bytes, name: str = "x.yaml") -> list[str]:
@@ -186,8 +186,10 @@ class TestHostileContent:
         assert time.perf_counter() - began < 5
 
     def test_depth_is_counted_by_level_and_not_by_number(self) -> None:
-        assert data("[" * DEEPEST + "]" * DEEPEST)
-        assert problems("\n" + "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)) == ["x.yaml:2: nested too deeply"]
+        assert data("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+        assert problems("\n" + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)) == [
+            "x.yaml:2: nested too deeply"
+        ]
         assert len(data("- [[[[1]]]]\n" * 1000)) == 1000
         assert len(data("".join(f"k{n}: {{a: {{b: 1}}}}\n" for n in range(1000)))) == 1000
 
@@ -376,13 +378,13 @@ class TestErrors:
         Document("x.yaml", b"a: 1\n").check()
 
     def test_short_values_are_shown_and_long_ones_are_not(self) -> None:
-        assert describe("x" * LONGEST_SHOWN) == repr("x" * LONGEST_SHOWN)
-        assert describe("x" * (LONGEST_SHOWN + 1)) == "a long text"
+        assert describe("x" * MAX_SHOWN) == repr("x" * MAX_SHOWN)
+        assert describe("x" * (MAX_SHOWN + 1)) == "a long text"
         assert [describe(value) for value in ({"a": "b"}, ["a"], None)] == ["a mapping", "a list", "nothing"]
 
     def test_long_names_are_not_shown_in_paths(self) -> None:
-        long = "x" * (LONGEST_SHOWN + 1)
-        short = "y" * LONGEST_SHOWN
+        long = "x" * (MAX_SHOWN + 1)
+        short = "y" * MAX_SHOWN
         assert problems(f"{short}: 1\n{short}: 1\n") == [f"x.yaml:2: {short}: duplicate key"]
         assert problems(f"{long}: 1\n{long}: 1\n") == ["x.yaml:2: ...: duplicate key"]
         assert problems(f"{{key:{long}, key:{long}}}") == ["x.yaml:1: key:...: duplicate key"]
@@ -418,7 +420,7 @@ def number(value: Any) -> int:
     if isinstance(value, str) and value.isdigit():
         return int(value)
     if value == "both":
-        raise Problems([((), "said once"), (("deep", 0), "said twice")])
+        raise ValidationErrors([((), "said once"), (("deep", 0), "said twice")])
     raise ValueError(f"expected digits, got {describe(value)}")
 
 
