@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
-    from exporter.simulator import Life
+    from exporter.simulator import Scenario
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ async def _serving(apis: Sequence[Api], pipe: Connection) -> None:
             pipe.send([(now, simulator.accepted, simulator.refused, cpu) for simulator in simulators])
         else:
             _, api, task = command
-            simulators[api].lives[task] = rejected()
+            simulators[api].scenarios[task] = rejected()
             pipe.send(now)
 
 
 def _simulator(api: Api) -> Simulator:
-    lives = {task: _life(task, eventful=api.eventful) for task in range(1, api.tasks + 1)}
+    scenarios = {task: _scenario(task, eventful=api.eventful) for task in range(1, api.tasks + 1)}
     simulator = Simulator(
-        lives,
+        scenarios,
         keys=api.keys,
         interval=api.interval,
         latency=api.latency,
@@ -120,7 +120,7 @@ def _simulator(api: Api) -> Simulator:
     return simulator
 
 
-def _life(task: int, *, eventful: bool) -> Life:
+def _scenario(task: int, *, eventful: bool) -> Scenario:
     lasting = repeating(3000.0, growing(3600.0))
     if not eventful:
         return lasting

@@ -163,10 +163,10 @@ async def _renew(tls: Tls) -> None:
 
 async def _demo(stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:
     """A simulated API with tasks in every state, and a configuration for it."""
-    from exporter.simulator import DEMO_KEY, Simulator, demo_lives  # only the demo needs it
+    from exporter.simulator import DEMO_KEY, Simulator, demo_tasks  # only the demo needs it
 
-    tasks = demo_lives()
-    simulator = Simulator({spec.id: life for spec, life in tasks}, latency=(0.05, 0.25))
+    tasks = demo_tasks()
+    simulator = Simulator({spec.id: scenario for spec, scenario in tasks}, latency=(0.05, 0.25))
     await simulator.start()
     stack.push_async_callback(simulator.stop)
     api = Api(simulator.url, Secret(DEMO_KEY))

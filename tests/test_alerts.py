@@ -344,7 +344,7 @@ def test_a_rejected_task_pages_once_by_name_and_resolves_when_it_leaves_the_list
             with promtools.exporter(*arguments, port=port):
                 _wait_for_status(server, "1")
                 began = time.monotonic()
-                simulator.lives[7] = rejected()
+                simulator.scenarios[7] = rejected()
                 promtools.wait_until(lambda: pager.of("firing"), "the page")
                 _is_the_page(pager, began)
             # The exporter is gone for a moment and has forgotten all it knew.

@@ -35,9 +35,9 @@ def test_the_exposition_is_that_of_generate_latest_whatever_changes_between_scra
 
 
 def test_the_naive_exporter_has_one_task_in_ten_answered_the_same_at_every_scrape() -> None:
-    lives = {task: stalled() for task in range(1, TASKS + 1)}
+    scenarios = {task: stalled() for task in range(1, TASKS + 1)}
     with (
-        SimulatorThread(Simulator(lives, keys=["key"], interval=0.5)) as simulator,
+        SimulatorThread(Simulator(scenarios, keys=["key"], interval=0.5)) as simulator,
         serving("naive", simulator.url, "key", str(TASKS)) as (url, _),
     ):
         for number in range(1, 4):

@@ -10,11 +10,11 @@ import pytest
 import requests
 
 from exporter import simulator as sim
-from exporter.simulator import DEMO_KEY, Life, Simulator, SimulatorThread
+from exporter.simulator import DEMO_KEY, Scenario, Simulator, SimulatorThread
 from tests.support.processes import ExporterProcess, Samples, write_config
 
 
-def lives(count: int) -> dict[int, Life]:
+def scenarios(count: int) -> dict[int, Scenario]:
     return {task_id: sim.stalled(at=50) for task_id in range(1, count + 1)}
 
 
@@ -49,8 +49,8 @@ class Scraping:
 @pytest.mark.alone
 def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_path: Path) -> None:
     seconds = 110.0
-    quick = Simulator(lives(40), latency=(0.06, 0.1))
-    slow = Simulator(lives(40), latency=(2.0, 2.0))
+    quick = Simulator(scenarios(40), latency=(0.06, 0.1))
+    slow = Simulator(scenarios(40), latency=(2.0, 2.0))
     (tmp_path / "quick").mkdir()
     (tmp_path / "slow").mkdir()
     with SimulatorThread(quick), SimulatorThread(slow):
@@ -89,7 +89,7 @@ def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_pat
 @pytest.mark.alone
 def test_two_exporters_on_one_key_share_it(tmp_path: Path) -> None:
     """Ten times as fast as Mobizon allows, so that a minute shows what ten would."""
-    shared = Simulator(lives(80), interval=0.1, latency=(0.006, 0.01))
+    shared = Simulator(scenarios(80), interval=0.1, latency=(0.006, 0.01))
     seconds = 45.0
     with SimulatorThread(shared):
         folders = [tmp_path / name for name in ("a", "b")]
@@ -118,7 +118,7 @@ def test_two_exporters_on_one_key_share_it(tmp_path: Path) -> None:
 
 
 def test_twenty_scrapes_at_once_cost_what_one_or_two_do(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(5), latency=(0.06, 0.1))) as api:
+    with SimulatorThread(Simulator(scenarios(5), latency=(0.06, 0.1))) as api:
         config = write_config(tmp_path, api.url, ids(5))
         with ExporterProcess("--config.file", str(config)) as exporter, ThreadPoolExecutor(20) as pool:
             texts = list(pool.map(lambda _: exporter.scrape(), range(20)))
@@ -127,7 +127,7 @@ def test_twenty_scrapes_at_once_cost_what_one_or_two_do(tmp_path: Path) -> None:
 
 
 def test_without_a_scrape_there_is_no_request_and_health_costs_none(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(5), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(5), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(5))
         with ExporterProcess("--config.file", str(config)) as exporter:
             for path in ("/-/healthy", "/-/ready") * 5:
@@ -157,7 +157,7 @@ NONSENSE = {
 
 
 def test_nonsense_about_one_task_does_not_touch_the_others(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(4), interval=0.05, limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(4), interval=0.05, limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(4), interval="50ms", extra="  timeout: 1s\n")
         with ExporterProcess("--config.file", str(config)) as exporter:
             listed, unlisted = config.read_text(), config.read_text().replace(", 4]", "]")
@@ -189,7 +189,7 @@ def test_nonsense_about_one_task_does_not_touch_the_others(tmp_path: Path) -> No
 )
 def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, fault: sim.Fault) -> None:
     """A twentieth of a second in the place of a second."""
-    with SimulatorThread(Simulator(lives(5), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(5), limit="off")) as api:
         api.faults[None] = fault
         config = write_config(tmp_path, api.url, ids(5), interval="50ms", extra="  timeout: 300ms\n")
         with ExporterProcess("--config.file", str(config)) as exporter:
@@ -213,7 +213,7 @@ def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, 
 
 @pytest.mark.alone
 def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(1), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(1))
         times = []
         for _ in range(5):
@@ -227,7 +227,7 @@ def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Pat
 
 @pytest.mark.alone
 def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(100), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(100), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(100), interval="10ms")
         with ExporterProcess("--config.file", str(config)) as exporter:
             for _ in range(10):
@@ -239,7 +239,7 @@ def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_requests_are_spaced_as_configured_on_the_wire(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(30), limit="off", latency=(0.0, 0.4))) as api:
+    with SimulatorThread(Simulator(scenarios(30), limit="off", latency=(0.0, 0.4))) as api:
         config = write_config(tmp_path, api.url, ids(30), interval="100ms")
         with ExporterProcess("--config.file", str(config)) as exporter:
             for _ in range(3):

@@ -335,9 +335,9 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
     key_file, config, state = tmp_path / "key", tmp_path / "config.yaml", tmp_path / "state.json"
     key_file.write_text(f"{key}\n")
     # a good task after each bad one, so that the account is not given up
-    lives = {task_id: simulator.stalled(10) for task_id in range(2, 29, 2)}
+    scenarios = {task_id: simulator.stalled(10) for task_id in range(2, 29, 2)}
     told: list[str] = []
-    with SimulatorThread(Simulator(lives, keys=[key], limit="off")) as sim:
+    with SimulatorThread(Simulator(scenarios, keys=[key], limit="off")) as sim:
         sim.faults.update(faults(key))
         config.write_text(
             f"api: {{url: '{sim.url}', key_file: key, request_interval: 30ms, timeout: 300ms}}\n"
@@ -354,7 +354,7 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
     outcomes = "".join(told)
     for reason in ("api_error", "http_error", "connection_error", "timeout", "invalid_response"):
         assert f'reason="{reason}"' in outcomes
-    assert running.output().count("Request ended") >= len(lives)
+    assert running.output().count("Request ended") >= len(scenarios)
     assert "***" in running.output()  # where a message held it
     assert {request.key for request in sim.requests} == {key}
     assert_hidden(key, *told)

@@ -1,11 +1,12 @@
-"""A simulated Mobizon API: one method, its limit, and whatever can go wrong with it, over real HTTP.
+"""A simulated Mobizon API: three methods, their limits, and what can go wrong with them, over real HTTP.
 
-`--demo` runs it in the exporter's own loop, the tests in a thread (`SimulatorThread`). The method, its
-parameters and the fields of its answer are those of the page "taskqueue/getStatus" of Mobizon's API
-documentation. How Mobizon keeps its limit is known to nobody outside; `limit` offers three guesses.
+`--demo` runs it in the exporter's own loop, the tests in a thread (`SimulatorThread`). The methods, their
+parameters and the fields of their answers are those of the pages "taskqueue/getStatus",
+"campaign/addRecipients" and "campaign/send" of Mobizon's API documentation. How Mobizon keeps its limit is
+not published; `limit` offers three guesses.
 """
 
-from exporter.simulator.demo import DEMO_KEY, demo_lives
+from exporter.simulator.demo import DEMO_KEY, demo_tasks
 from exporter.simulator.faults import (
     Fault,
     body,
@@ -21,13 +22,14 @@ from exporter.simulator.faults import (
 )
 from exporter.simulator.scenarios import (
     Answer,
-    Life,
+    Scenario,
     as_strings,
     completed,
     flaky,
     growing,
     missing,
     rejected,
+    rejected_at,
     repeating,
     stalled,
     waiting,
@@ -39,9 +41,9 @@ __all__ = [
     "DEMO_KEY",
     "Answer",
     "Fault",
-    "Life",
     "Limit",
     "Request",
+    "Scenario",
     "Simulator",
     "SimulatorThread",
     "as_strings",
@@ -49,7 +51,7 @@ __all__ = [
     "code",
     "completed",
     "delay",
-    "demo_lives",
+    "demo_tasks",
     "drip",
     "flaky",
     "growing",
@@ -60,6 +62,7 @@ __all__ = [
     "redirect",
     "refuse",
     "rejected",
+    "rejected_at",
     "repeating",
     "reset",
     "stalled",

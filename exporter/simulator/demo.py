@@ -18,16 +18,16 @@ from exporter.simulator.scenarios import (
 )
 
 if TYPE_CHECKING:
-    from exporter.simulator.scenarios import Life
+    from exporter.simulator.scenarios import Scenario
 
 DEMO_KEY: Final = "SimulatedKeyThatOpensTheDemoAndNoAccount"
 
 
-def demo_lives() -> list[tuple[TaskSpec, Life]]:
-    """The tasks of the demo, which between them show every state within two minutes.
+def demo_tasks() -> list[tuple[TaskSpec, Scenario]]:
+    """The tasks of the demo, which together show every state within two minutes.
 
-    The exporter does not ask again for what is completed or rejected, so that some wait, or are in
-    progress, even after hours.
+    Completed and rejected tasks are never asked for again, so some tasks wait, or are in progress, even
+    after hours.
     """
     crm, marketing = {"team": "crm"}, {"team": "marketing"}
     return [

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 from aiohttp import web
 
 TOO_OFTEN: Final = 30
-REGULAR: Final = -1  # as the code of a fault: whatever would have been answered without it
+REGULAR: Final = -1  # as the code of a fault: the code that is answered without the fault
 
 Act: TypeAlias = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 """What a fault does with a request and the body that would have answered it."""
@@ -23,36 +23,35 @@ Act: TypeAlias = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong in place of the regular answer; see `Simulator.faults`.
+    """Replaces the regular answer; see `Simulator.faults`.
 
-    `act` does it. `code` is the Mobizon code that the client gets to see, None if it sees none. `strikes`
-    is asked once for each request, with the age of the simulator in seconds.
+    `act` answers. `code` is the Mobizon code that the client gets to see, None if it sees none. `applies`
+    is called once for each request, with the age of the simulator in seconds.
     """
 
     act: Act
     code: int | None = None
-    strikes: Callable[[float], bool] = lambda _: True
+    applies: Callable[[float], bool] = lambda _: True
 
     def only(
         self, *, times: float = math.inf, every: int = 1, since: float = 0.0, until: float = math.inf
     ) -> Fault:
-        """The same fault, striking now and then.
+        """The same fault for one in `every` requests, at most `times` of them.
 
-        It strikes one in `every` requests, so many `times`, while the simulator is between `since` and
-        `until` seconds old.
+        Only requests count that arrive while the simulator is between `since` and `until` seconds old.
         """
-        met = struck = 0
+        seen = applied = 0
 
-        def strikes(age: float) -> bool:
-            nonlocal met, struck
-            if struck >= times or not since <= age < until:
+        def applies(age: float) -> bool:
+            nonlocal seen, applied
+            if applied >= times or not since <= age < until:
                 return False
-            met += 1
-            strike = met % every == 0
-            struck += strike
-            return strike
+            seen += 1
+            chosen = seen % every == 0
+            applied += chosen
+            return chosen
 
-        return replace(self, strikes=strikes)
+        return replace(self, applies=applies)
 
 
 def http(status: int, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Fault:
@@ -75,12 +74,12 @@ def code(number: int, *, data: Any = None, message: str | None = None) -> Fault:
 
 
 def refuse() -> Fault:
-    """Answers that requests come too often, whether they do or not."""
+    """Answers that requests come too often, also where they do not."""
     return code(TOO_OFTEN, data=[])
 
 
 def redirect(url: str, status: int = 302) -> Fault:
-    """Sends the client elsewhere."""
+    """Redirects the client to `url`."""
     return http(status, headers={"Location": url})
 
 
@@ -98,7 +97,7 @@ def hang() -> Fault:
     """Never answers."""
 
     async def act(_request: web.Request, _body: bytes) -> web.StreamResponse:
-        await _until_gone()
+        await _wait_for_disconnect()
 
     return Fault(act)
 
@@ -112,13 +111,13 @@ def reset() -> Fault:
             linger = struct.pack("ii", 1, 0)
             request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             request.transport.abort()
-        await _until_gone()
+        await _wait_for_disconnect()
 
     return Fault(act)
 
 
 def huge(size: int) -> Fault:
-    """Streams `size` bytes of a JSON string without an end, until the peer has had enough."""
+    """Streams `size` bytes of a JSON string without an end, or until the peer disconnects."""
 
     async def act(request: web.Request, _body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -151,15 +150,15 @@ def drip(interval: float, part: Literal["headers", "body"] = "body") -> Fault:
                 transport.write(bytes([byte]))
                 await asyncio.sleep(interval)
             transport.close()
-        await _until_gone()
+        await _wait_for_disconnect()
 
     return Fault(act, code=REGULAR)
 
 
-async def _until_gone() -> NoReturn:
+async def _wait_for_disconnect() -> NoReturn:
     """Waits for the connection to be lost or the simulator to be stopped: both cancel the handler."""
     await asyncio.Event().wait()
-    raise AssertionError("nobody sets that event")
+    raise AssertionError("the event is never set")
 
 
 def envelope(number: int, data: Any, message: str | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""The simulated API's server: its method, its key check, its limit."""
+"""The simulated API's server: its methods, the check of the key, the limit."""
 
 from __future__ import annotations
 
@@ -7,68 +7,70 @@ import random
 import re
 import threading
 import time
-from collections import UserDict, deque
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from aiohttp import web
 
+from exporter.simulator.campaigns import DEFAULT_LOAD, Campaigns
 from exporter.simulator.demo import DEMO_KEY
 from exporter.simulator.faults import REGULAR, TOO_OFTEN, Fault, envelope, respond
-from exporter.simulator.scenarios import NOT_FOUND, Life
+from exporter.simulator.scenarios import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from exporter.simulator.campaigns import Reply
+    from exporter.simulator.scenarios import Scenario
+
 Limit: TypeAlias = Literal["strict", "lenient", "window", "off"]
 
 
-class _Lives(UserDict[int, Life]):
-    """Lives by task id, each with the moment it began, for a task that is added or replaced starts anew."""
-
-    def __init__(self, clock: Callable[[], float], lives: Mapping[int, Life]) -> None:
-        self.clock = clock
-        self.began: dict[int, float] = {}
-        super().__init__(lives)
-
-    def __setitem__(self, task_id: int, life: Life) -> None:
-        self.began[task_id] = self.clock()  # first, as a request may come in between
-        super().__setitem__(task_id, life)
+GET_STATUS: Final = "taskqueue/getstatus"
+ADD_RECIPIENTS: Final = "campaign/addrecipients"
+SEND: Final = "campaign/send"
+MODULES: Final = {"taskqueue", "campaign"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it arrived: `at` is when its last byte had, in seconds of the simulator's clock.
 
-    `code` is what was, or will be, answered; None if no Mobizon envelope is.
+    `code` is what was, or will be, answered; None if no Mobizon envelope is. `task_id` is the `id` of the
+    form, which is a campaign's for the methods of campaigns. `method` is in lower case.
     """
 
     at: float
     key: str
     task_id: int | None
     code: int | None
+    method: str = GET_STATUS
 
 
 class Simulator:
-    """Serves `POST /service/taskqueue/getStatus` as Mobizon does, for any number of keys.
+    """Serves taskqueue/getStatus, campaign/addRecipients and campaign/send as Mobizon does.
 
-    - `lives`: what each task does; its age counts from the first start, or from when it was added.
-    - `keys`: the keys that are let in. Each has a limit of its own, one request per `interval` seconds:
-      "strict" refuses what comes less than `interval` after the previous request, accepted or not,
-      "lenient" after the last accepted one, "window" accepts one request per `interval` of the clock.
-    - `faults`: what goes wrong, by task id, or for every task under None; a task's own comes first. A fault
-      takes the place of any answer, even to a wrong key. The limit sees the request all the same.
-    - `requests`: the last `history` requests that arrived. `refused` counts those of known keys that came too
-      early or met `refuse()`, `accepted` the other ones that had any business with the limit.
+    - `scenarios`: what each task does; its age counts from the first start, or from when it was added.
+    - `load`: what the task does that `campaign/addRecipients` starts; see `Campaigns`.
+    - `keys`: the keys that are accepted. Each has a limit of its own for each method, one request per
+      `interval` seconds: "strict" refuses what comes less than `interval` after the previous request,
+      accepted or not, "lenient" after the last accepted one, "window" accepts one request per `interval` of
+      the clock.
+    - `faults`: what goes wrong with getStatus, by task id, or for every task under None; a task's own comes
+      first. A fault takes the place of any answer, even to a wrong key. The limit counts the request all the
+      same.
+    - `requests`: the last `history` requests that arrived. `accepted` and `refused` count getStatus requests
+      with a known key, the latter those that came too early or met `refuse()`.
 
     `latency` (seconds, from and to) is waited out after the limit has been measured, and up to `jitter`
-    seconds before, as if the network had taken them. `clock` drives lives and limit, never the waiting.
-    Lives, keys and faults may be changed from any thread at any time.
+    seconds before, as if the network had taken them. `clock` drives scenarios and limit, never the waiting.
+    Scenarios, keys and faults may be changed from any thread at any time.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are keywords with defaults
         self,
-        lives: Mapping[int, Life],
+        scenarios: Mapping[int, Scenario],
         *,
         keys: Iterable[str] = (DEMO_KEY,),
         interval: float = 1.0,
@@ -78,8 +80,10 @@ class Simulator:
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
         history: int = 10_000,
+        load: Scenario = DEFAULT_LOAD,
     ) -> None:
-        self.lives = _Lives(clock, lives)
+        self.scenarios = Tasks(clock, scenarios)
+        self._campaigns = Campaigns(self.scenarios, load)
         self.keys = set(keys)
         self.faults: dict[int | None, Fault] = {}
         self.interval = interval
@@ -91,10 +95,10 @@ class Simulator:
         self.url = ""
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - picks delays and oddities, no secrets
-        self._began: float | None = None
-        self._last: dict[str, float] = {}
+        self._started_at: float | None = None
+        self._last: dict[tuple[str, str], float] = {}  # by method and key
         self._handlers: dict[asyncio.Task[Any], web.Request] = {}
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -106,7 +110,7 @@ class Simulator:
         """Listens; `url` tells where. OSError if the address cannot be had."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
-        app.on_shutdown.append(self._hang_up)
+        app.on_shutdown.append(self._abort_connections)
         # No access log, as it would print keys.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
@@ -117,9 +121,9 @@ class Simulator:
             raise
         self._runner = runner
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
-        if self._began is None:
-            self._began = self._clock()
-            self.lives.began.update(dict.fromkeys(self.lives, self._began))
+        if self._started_at is None:
+            self._started_at = self._clock()
+            self.scenarios.start()
 
     async def stop(self) -> None:
         """Closes the port and every connection at once; the simulator can be started again."""
@@ -133,11 +137,11 @@ class Simulator:
 
         TimeoutError if that takes longer than `timeout` seconds.
         """
-        with self._news:
-            if not self._news.wait_for(condition, timeout):
+        with self._changed:
+            if not self._changed.wait_for(condition, timeout):
                 raise TimeoutError(f"not within {timeout} s")
 
-    async def _hang_up(self, _app: web.Application) -> None:
+    async def _abort_connections(self, _app: web.Application) -> None:
         handlers = list(self._handlers)
         for handler in handlers:
             transport = self._handlers[handler].transport
@@ -149,77 +153,87 @@ class Simulator:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         handler = asyncio.current_task()
         assert handler is not None  # noqa: S101 - aiohttp runs handlers in tasks; tells mypy
-        with self._news:
+        with self._changed:
             self._handlers[handler] = request
-            self._news.notify_all()
+            self._changed.notify_all()
         try:
             return await self._respond(request)
         finally:
-            with self._news:
+            with self._changed:
                 del self._handlers[handler]
-                self._news.notify_all()
+                self._changed.notify_all()
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
-        await request.read()  # post() would not wait for a body that is no form
+        form = await request.post()
+        await request.read()  # waits for a body that is no form
         if self.jitter:
             await asyncio.sleep(self._random.uniform(0, self.jitter))
         at = self._clock()
-        form = await request.post()
         key = request.query.get("apiKey", "")
+        method = request.path.lower().strip("/").removeprefix("service/")
         given = str(form.get("id", ""))
-        task_id = int(given) if re.fullmatch("[1-9][0-9]{0,17}", given) else None
-        with self._news:
-            fault = self._fault(task_id, at - (self._began or 0.0))
+        number = int(given) if re.fullmatch("[1-9][0-9]{0,17}", given) else None
+        with self._changed:
+            fault = self._fault(number, at - (self._started_at or 0.0)) if method == GET_STATUS else None
             refused = fault is not None and fault.code == TOO_OFTEN
-            number, data = self._answer(request, key, task_id, at, refused=refused)
-            seen = number if fault is None or fault.code == REGULAR else fault.code
-            self.requests.append(Request(at, key, task_id, seen))
-            self._news.notify_all()
-        regular = envelope(number, data)
+            code, data = self._error(request, key, method, at, refused=refused) or self._answer(
+                method, number, form, at
+            )
+            seen = code if fault is None or fault.code == REGULAR else fault.code
+            self.requests.append(Request(at, key, number, seen, method))
+            self._changed.notify_all()
+        # Without data PHP answers with one of these.
+        regular = envelope(code, self._random.choice((None, [], "", False)) if data is None else data)
         await asyncio.sleep(self._random.uniform(*self.latency))
         return respond(regular) if fault is None else await fault.act(request, regular)
 
     def _fault(self, task_id: int | None, age: float) -> Fault | None:
         for key in dict.fromkeys((task_id, None)):
             fault = self.faults.get(key)
-            if fault is not None and fault.strikes(age):
+            if fault is not None and fault.applies(age):
                 return fault
         return None
 
-    def _answer(
-        self, request: web.Request, key: str, task_id: int | None, at: float, *, refused: bool
-    ) -> tuple[int, Any]:
-        """The code and the data of the regular answer."""
-        service, module, method, *_ = (*request.path.lower().strip("/").split("/"), "", "", "")
+    def _error(
+        self, request: web.Request, key: str, method: str, at: float, *, refused: bool
+    ) -> Reply | None:
+        """What every method checks before it answers."""
+        module = method.partition("/")[0]
         checks = (
-            ((service, module) == ("service", "taskqueue"), 4),
-            (method == "getstatus", 5),
+            (request.path.lower().startswith("/service/") and module in MODULES, 4),
+            (method in {GET_STATUS, ADD_RECIPIENTS, SEND}, 5),
             ((request.query.get("output"), request.query.get("api")) == ("json", "v1"), 6),
             (key in self.keys, 8),
         )
-        failed = next((number for passed, number in checks if not passed), 0)
-        nothing: Any = self._random.choice((None, [], "", False))  # what PHP has for "no data"
-        if failed:
-            return failed, nothing
-        if not self._admits(key, at, refused=refused):
-            return TOO_OFTEN, nothing
-        if task_id is None:
+        failed = next((code for passed, code in checks if not passed), None)
+        if failed is not None:
+            return failed, None
+        if not self._within_limit(method, key, at, refused=refused):
+            return TOO_OFTEN, None
+        return None
+
+    def _answer(self, method: str, number: int | None, form: Mapping[str, Any], at: float) -> Reply:
+        if method == ADD_RECIPIENTS:
+            return self._campaigns.add_recipients(number, form, at)
+        if method == SEND:
+            return self._campaigns.send(number, at)
+        if number is None:
             return 1, {"id": "not a positive integer"}
-        life = self.lives.get(task_id)
-        answer = NOT_FOUND if life is None else life(at - self.lives.began[task_id])
+        answer = self.scenarios.answer(number, at)
         if isinstance(answer, int):
-            return answer, nothing
+            return answer, None
         return 0, {"progress": answer[0], "status": answer[1]}
 
-    def _admits(self, key: str, at: float, *, refused: bool) -> bool:
-        last = self._last.get(key)
+    def _within_limit(self, method: str, key: str, at: float, *, refused: bool) -> bool:
+        last = self._last.get((method, key))
         if self.limit != "off" and last is not None:
             if self.limit == "window":
                 refused |= at // self.interval == last // self.interval
             else:
                 refused |= at - last < self.interval
         if self.limit == "strict" or not refused:
-            self._last[key] = at
-        self.refused += refused
-        self.accepted += not refused
+            self._last[method, key] = at
+        if method == GET_STATUS:
+            self.refused += refused
+            self.accepted += not refused
         return not refused

@@ -14,7 +14,7 @@ from tests.support.processes import ExporterProcess, Samples, write_config
 SUCCESS = "mobizon_task_last_success_timestamp_seconds"
 
 
-def lives(count: int) -> dict[int, sim.Life]:
+def scenarios(count: int) -> dict[int, sim.Scenario]:
     return {
         task_id: sim.completed() if task_id % 5 == 0 else sim.growing(3600) for task_id in range(1, count + 1)
     }
@@ -36,7 +36,7 @@ def readings(text: str) -> dict[str, tuple[float, float | None, float | None]]:
 def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_five_seconds(
     tmp_path: Path,
 ) -> None:
-    with SimulatorThread(Simulator(lives(200), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(200), limit="off")) as api:
         config = write_config(tmp_path, api.url, list(range(1, 201)), interval="50ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
@@ -66,7 +66,7 @@ def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_fiv
 
 
 def test_after_a_regular_stop_nothing_is_lost(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(5), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(5), limit="off")) as api:
         config = write_config(tmp_path, api.url, [1, 2, 3, 4, 5], interval="20ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
@@ -78,7 +78,7 @@ def test_after_a_regular_stop_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_another_accounts_readings_are_not_taken_back(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(2), limit="off", keys=[DEMO_KEY, "Z" * 40])) as api:
+    with SimulatorThread(Simulator(scenarios(2), limit="off", keys=[DEMO_KEY, "Z" * 40])) as api:
         config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
@@ -115,7 +115,7 @@ def test_finished_tasks_leave_in_time_also_across_restarts(tmp_path: Path) -> No
 def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     state.write_bytes(content)
-    with SimulatorThread(Simulator(lives(1), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, [1])
         with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
             exporter.wait_for_line("level=warn msg=.State file cannot be used, starting without")
@@ -127,7 +127,7 @@ def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path:
 
 
 def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(2), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(2), limit="off")) as api:
         config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
         missing = tmp_path / "missing" / "state.json"
         with ExporterProcess("--config.file", str(config), "--state.file", str(missing)) as exporter:
@@ -138,7 +138,7 @@ def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_
 
 
 def test_a_process_that_cannot_listen_leaves_the_state_file_of_another_alone(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(lives(2), limit="off")) as api:
+    with SimulatorThread(Simulator(scenarios(2), limit="off")) as api:
         config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
         state = tmp_path / "state.json"
         with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:

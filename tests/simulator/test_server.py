@@ -20,7 +20,7 @@ from exporter.simulator.scenarios import NOT_FOUND
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exporter.simulator import Fault, Life, Limit
+    from exporter.simulator import Fault, Limit, Scenario
 
 PATH = "/service/taskqueue/getStatus"
 QUERY = {"output": "json", "api": "v1", "apiKey": DEMO_KEY}
@@ -134,11 +134,11 @@ def test_data_of_errors_varies_as_php_varies_it(sim: Simulator) -> None:
     assert seen == {"null", "[]", '""', "false"}
 
 
-# Lives
+# Scenarios
 
 
 @pytest.mark.parametrize(
-    ("life", "ages"),
+    ("scenario", "ages"),
     [
         (simulator.waiting(), {0: (0, 0), 1e6: (0, 0)}),
         (simulator.completed(), {0: (100, 2)}),
@@ -153,8 +153,10 @@ def test_data_of_errors_varies_as_php_varies_it(sim: Simulator) -> None:
         (simulator.flaky(simulator.waiting(), every=60, lasting=10), {0: (0, 0), 50: 3, 59: 3, 60: (0, 0)}),
     ],
 )
-def test_a_life_says_what_it_promises_at_every_age(life: Life, ages: dict[float, object]) -> None:
-    assert {age: life(age) for age in ages} == ages
+def test_a_scenario_answers_what_it_promises_at_every_age(
+    scenario: Scenario, ages: dict[float, object]
+) -> None:
+    assert {age: scenario(age) for age in ages} == ages
 
 
 def test_age_counts_from_the_start(clock: Clock) -> None:
@@ -167,16 +169,16 @@ def test_age_counts_from_the_start(clock: Clock) -> None:
 
 def test_age_counts_from_when_a_task_was_added_or_replaced(sim: Simulator, clock: Clock) -> None:
     clock.now += 500
-    sim.lives.update({7: simulator.growing(100), 8: simulator.growing(10)})
+    sim.scenarios.update({7: simulator.growing(100), 8: simulator.growing(10)})
     clock.now += 5
     assert ask(sim, 7)["data"] == {"progress": 5, "status": 1}
     assert ask(sim, 8)["data"] == {"progress": 50, "status": 1}
-    del sim.lives[8]
+    del sim.scenarios[8]
     assert ask(sim, 8)["code"] == 2
 
 
 def test_numbers_can_be_strings_on_the_wire(sim: Simulator) -> None:
-    sim.lives[7] = simulator.as_strings(simulator.completed())
+    sim.scenarios[7] = simulator.as_strings(simulator.completed())
     assert ask(sim)["data"] == {"progress": "100", "status": "2"}
 
 
@@ -513,7 +515,7 @@ def test_no_key_is_logged(sim: Simulator, caplog: pytest.LogCaptureFixture) -> N
 
 
 def _states(age: float) -> set[object]:
-    said = [life(age) for _, life in simulator.demo_lives()]
+    said = [scenario(age) for _, scenario in simulator.demo_tasks()]
     return {answer if isinstance(answer, int) else int(answer[1]) for answer in said}
 
 
@@ -523,7 +525,7 @@ def test_the_demo_key_looks_like_one() -> None:
 
 
 def test_the_demo_has_distinct_named_tasks_some_with_labels() -> None:
-    specs = [spec for spec, _ in simulator.demo_lives()]
+    specs = [spec for spec, _ in simulator.demo_tasks()]
     assert len({spec.id for spec in specs}) == len({spec.name for spec in specs}) == len(specs) >= 10
     assert {True, False} == {bool(spec.labels) for spec in specs}
 
@@ -531,7 +533,7 @@ def test_the_demo_has_distinct_named_tasks_some_with_labels() -> None:
 def test_the_demo_shows_every_state_within_two_minutes() -> None:
     # 2 is both "completed" and the code of a task that is not found, so the latter is looked for apart.
     assert set().union(*(_states(age) for age in range(120))) == {0, 1, 2, 3}
-    at_once = [life(0) for _, life in simulator.demo_lives()]
+    at_once = [scenario(0) for _, scenario in simulator.demo_tasks()]
     assert NOT_FOUND in at_once
     assert (100, 2) in at_once
     assert any(isinstance(answer, tuple) and isinstance(answer[0], str) for answer in at_once)
