@@ -144,11 +144,14 @@ def _log_start(options: Options, config: Config, listening: list[str]) -> None:
         if host.scheme == "http" and not _is_loopback(host.hostname or ""):
             log.warning("The API key travels unencrypted: the URL is not https", url=account.api.url)
     if options.config_file is None:
+        from exporter.simulator import DEMO_KEY
+
         port = listening[0].rpartition(":")[2]
         print(
             "Demo of mobizon-exporter, with a simulated Mobizon API:\n"
             f"  page     http://localhost:{port}/\n"
             f"  metrics  http://localhost:{port}{options.telemetry_path}\n"
+            f"  Mobizon  {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
             "Within two minutes they have been in every state. Ctrl-C ends it.",
             flush=True,
         )
@@ -163,14 +166,12 @@ async def _renew(tls: Tls) -> None:
 
 async def _demo(stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:
     """A simulated API with tasks in every state, and a configuration for it."""
-    from exporter.simulator import DEMO_KEY, Simulator, demo_tasks  # only the demo needs it
+    from exporter.simulator import DEMO_KEY, demo_tasks, start_demo  # only the demo needs it
 
-    tasks = demo_tasks()
-    simulator = Simulator({spec.id: scenario for spec, scenario in tasks}, latency=(0.05, 0.25))
-    await simulator.start()
+    simulator = await start_demo()
     stack.push_async_callback(simulator.stop)
     api = Api(simulator.url, Secret(DEMO_KEY))
-    config = Config((Account(None, api, tuple(spec for spec, _ in tasks)),))
+    config = Config((Account(None, api, tuple(spec for spec, _ in demo_tasks())),))
     return _Unchanging(), config
 
 

@@ -6,7 +6,7 @@ parameters and the fields of their answers are those of the pages "taskqueue/get
 not published; `limit` offers three guesses.
 """
 
-from exporter.simulator.demo import DEMO_KEY, demo_tasks
+from exporter.simulator.demo import demo_tasks, start_demo
 from exporter.simulator.faults import (
     Fault,
     body,
@@ -34,7 +34,7 @@ from exporter.simulator.scenarios import (
     stalled,
     waiting,
 )
-from exporter.simulator.server import Limit, Request, Simulator
+from exporter.simulator.server import DEMO_KEY, Limit, Request, Simulator
 from exporter.simulator.thread import SimulatorThread
 
 __all__ = [
@@ -66,5 +66,6 @@ __all__ = [
     "repeating",
     "reset",
     "stalled",
+    "start_demo",
     "waiting",
 ]

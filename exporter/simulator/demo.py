@@ -1,4 +1,4 @@
-"""The tasks that the demo shows."""
+"""The demo's API: its tasks and its address."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from exporter.simulator.scenarios import (
     stalled,
     waiting,
 )
+from exporter.simulator.server import Simulator
 
 if TYPE_CHECKING:
     from exporter.simulator.scenarios import Scenario
 
-DEMO_KEY: Final = "SimulatedKeyThatOpensTheDemoAndNoAccount"
+DEMO_PORT: Final = 10118
 
 
 def demo_tasks() -> list[tuple[TaskSpec, Scenario]]:
@@ -42,3 +43,13 @@ def demo_tasks() -> list[tuple[TaskSpec, Scenario]]:
         (TaskSpec(109, "campaign-report-weekly"), flaky(growing(1800), every=60, lasting=15)),
         (TaskSpec(110, "contacts-sync-nightly", crm), repeating(170, growing(150, delay=30))),
     ]
+
+
+async def start_demo() -> Simulator:
+    """The demo's API, listening on port 10118 on loopback, or on a free one if it is taken."""
+    simulator = Simulator({spec.id: scenario for spec, scenario in demo_tasks()}, latency=(0.05, 0.25))
+    try:
+        await simulator.start(port=DEMO_PORT)
+    except OSError:
+        await simulator.start()
+    return simulator

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from aiohttp import web
 
 from exporter.simulator.campaigns import DEFAULT_LOAD, Campaigns
-from exporter.simulator.demo import DEMO_KEY
 from exporter.simulator.faults import REGULAR, TOO_OFTEN, Fault, envelope, respond
 from exporter.simulator.scenarios import Tasks
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 Limit: TypeAlias = Literal["strict", "lenient", "window", "off"]
 
+
+DEMO_KEY: Final = "SimulatedKeyThatOpensTheDemoAndNoAccount"
 
 GET_STATUS: Final = "taskqueue/getstatus"
 ADD_RECIPIENTS: Final = "campaign/addrecipients"

@@ -524,6 +524,17 @@ def test_the_demo_key_looks_like_one() -> None:
     assert DEMO_KEY.isalpha()
 
 
+async def test_two_demos_have_an_address_each() -> None:
+    first = await simulator.start_demo()
+    second = await simulator.start_demo()
+    try:
+        assert first.url != second.url
+        assert (await asyncio.to_thread(ask, second, 103))["data"] == {"progress": 100, "status": 2}
+    finally:
+        await first.stop()
+        await second.stop()
+
+
 def test_the_demo_has_distinct_named_tasks_some_with_labels() -> None:
     specs = [spec for spec, _ in simulator.demo_tasks()]
     assert len({spec.id for spec in specs}) == len({spec.name for spec in specs}) == len(specs) >= 10
