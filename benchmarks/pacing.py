@@ -1,8 +1,9 @@
-"""Measures how much of the request budget the exporter and a naive exporter use on the same tasks."""
+"""Measures how much of the request budget the exporter and its peers use on the same tasks."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 import tempfile
@@ -17,17 +18,19 @@ import requests
 
 from benchmarks.apis import Api, Apis, Counts
 from benchmarks.measured import account, exporting, scrape, serving
+from benchmarks.peers import KINDS
 from benchmarks.report import Figure, number, percentile, share
 from tests.support.processes import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MAX_JITTER = 0.02  # seconds that a request is delayed
 START_DELAY = 0.7  # seconds between the starts of exporters, which would slow each other down
 SCRAPE_INTERVAL, SCRAPE_TIMEOUT = 15.0, 10.0  # seconds, as in the README's scrape configuration
 REJECTED_TASKS = 8
 REJECTIONS_SCRAPE_INTERVAL = 1.0  # seconds
+PROBE_INTERVAL = 60.0  # seconds: Prometheus's default scrape_interval, for targets of one task each
 
 
 @dataclass
@@ -36,10 +39,10 @@ class Run:
 
     tasks: int
     latency: float
-    naive: bool = False
+    peer: str = ""  # one of peers.KINDS; none: this exporter
     rejections: bool = False  # measure the delay of rejections, not the age of readings
     ages: list[float] = field(default_factory=list)  # of the readings in every scrape, in seconds
-    read: int = 0  # tasks with a reading in the last scrape
+    read: int = 0  # tasks with a reading in the last scrape, or in the last probe of each
     scrapes: list[float] = field(default_factory=list)  # seconds; infinite if not answered in time
     delays: list[float] = field(default_factory=list)  # seconds from a rejection at the API to its exposition
     window: tuple[Counts, Counts] | None = None
@@ -72,9 +75,9 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
     """Run all side by side: each sends one request a second, which keeps no core busy."""
     sizes, latencies, seconds = ((40,), (0.02, 2.0), 120.0) if quick else ((40, 300), (0.02, 0.2, 2.0), 300.0)
     runs = [Run(tasks, latency) for tasks in sizes for latency in latencies for _ in range(repeat)]
-    runs += [Run(tasks, latency, naive=True) for tasks in sizes for latency in latencies]
+    runs += [Run(tasks, latency, kind) for tasks in sizes for latency in latencies for kind in KINDS]
     runs += [Run(40, 0.2, rejections=True) for _ in range(repeat)]
-    runs += [Run(40, 0.2, rejections=True, naive=True)]
+    runs += [Run(40, 0.2, kind, rejections=True) for kind in KINDS]
     apis = [
         Api(
             run.tasks + REJECTED_TASKS,
@@ -98,58 +101,44 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
             same = [
                 run for run in runs if (run.tasks, run.latency, run.rejections) == (tasks, latency, False)
             ]
-            ours, naive = [run for run in same if not run.naive], next(run for run in same if run.naive)
-            yield from _compare(ours, naive)
+            yield from _compare(
+                [run for run in same if not run.peer], {run.peer: run for run in same if run.peer}
+            )
     rejected = [run for run in runs if run.rejections]
-    seen = next(run for run in rejected if run.naive)
+    seen = ", ".join(f"{run.peer} {len(run.delays)}" for run in rejected if run.peer)
     yield Figure(
         "from “rejected” at the API to the exposition, median",
         f"{rejected[0].conditions}, scraped every second",
-        [percentile(run.delays or [math.inf], 50) for run in rejected if not run.naive],
+        [percentile(run.delays or [math.inf], 50) for run in rejected if not run.peer],
         "s",
-        f"ideal {(40 + REJECTED_TASKS / 2) / 2:g} s; naive: {len(seen.delays)} of {REJECTED_TASKS} seen",
+        f"ideal {(40 + REJECTED_TASKS / 2) / 2:g} s; seen of {REJECTED_TASKS}: {seen}",
     )
     yield Figure(
         "the same, longest",
         rejected[0].conditions,
-        [max(run.delays, default=math.inf) for run in rejected if not run.naive],
+        [max(run.delays, default=math.inf) for run in rejected if not run.peer],
         "s",
         f"ideal {40 + REJECTED_TASKS} s",
     )
 
 
-def _compare(ours: Sequence[Run], naive: Run) -> Iterator[Figure]:
-    tasks, conditions = naive.tasks, naive.conditions
-    yield Figure(
-        "budget used",
-        conditions,
-        [run.used for run in ours],
-        "%",
-        f"limit ≥ 95 %; naive {number(naive.used)} %",
-    )
-    yield Figure(
-        "requests refused",
-        conditions,
-        [run.refused for run in ours],
-        "%",
-        f"limit ≤ 2 %; naive {number(naive.refused)} %",
-    )
+def _compare(ours: Sequence[Run], peers: Mapping[str, Run]) -> Iterator[Figure]:
+    tasks, conditions = ours[0].tasks, ours[0].conditions
+
+    def beside(value: Callable[[Run], str]) -> str:
+        return ", ".join(f"{kind} {value(run)}" for kind, run in peers.items())
+
+    used = f"limit ≥ 95 %; {beside(lambda run: f'{number(run.used)} %')}"
+    yield Figure("budget used", conditions, [run.used for run in ours], "%", used)
+    refused = f"limit ≤ 2 %; {beside(lambda run: f'{number(run.refused)} %')}"
+    yield Figure("requests refused", conditions, [run.refused for run in ours], "%", refused)
     age = "age of readings"
-    yield Figure(
-        f"{age}, median",
-        conditions,
-        [percentile(run.ages, 50) for run in ours],
-        "s",
-        f"ideal {tasks / 2:g} s",
-    )
+    median = [percentile(run.ages, 50) for run in ours]
+    yield Figure(f"{age}, median", conditions, median, "s", f"ideal {tasks / 2:g} s")
     oldest = [percentile(run.ages, 99) for run in ours]
     yield Figure(f"{age}, 99th percentile", conditions, oldest, "s", f"ideal {0.99 * tasks:g} s")
-    known = (
-        f"naive: {naive.read} of {tasks} tasks ever read" if naive.read else "naive: no scrape ever answered"
-    )
-    yield Figure(
-        f"{age}, oldest", conditions, [max(run.ages) for run in ours], "s", f"ideal {tasks} s; {known}"
-    )
+    read = f"ideal {tasks} s; tasks read by the last scrape: {beside(lambda run: str(run.read))}"
+    yield Figure(f"{age}, oldest", conditions, [max(run.ages) for run in ours], "s", read)
     yield Figure(
         "longest scrape", conditions, [max(run.scrapes) for run in ours], "s", f"limit {SCRAPE_TIMEOUT:g} s"
     )
@@ -160,8 +149,8 @@ def _measure_run(at: int, run: Run, apis: Apis, lock: threading.Lock, warm: floa
     with contextlib.ExitStack() as stack:
         tasks = run.tasks + (REJECTED_TASKS if run.rejections else 0)
         key = f"key{at}"
-        if run.naive:
-            url, _ = stack.enter_context(serving("naive", apis.urls[at], key, str(tasks)))
+        if run.peer:
+            url, _ = stack.enter_context(serving("peers", run.peer, apis.urls[at], key, str(tasks)))
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             config = account(apis.urls[at], key, range(1, tasks + 1))
@@ -174,7 +163,7 @@ def _measure_run(at: int, run: Run, apis: Apis, lock: threading.Lock, warm: floa
         _scrape_until(run, url, every, end, _Rejections(at, apis, lock, end) if run.rejections else None)
         with lock:
             run.window = before, apis.counts()[at]
-        if run.read < run.tasks and not run.naive:
+        if run.read < run.tasks and not run.peer:
             raise RuntimeError(f"{run.conditions}: {run.read} have been read")
 
 
@@ -183,6 +172,7 @@ class _Rejections:
 
     def __init__(self, at: int, apis: Apis, lock: threading.Lock, end: float) -> None:
         self._at, self._apis, self._lock = at, apis, lock
+        self._updating = threading.Lock()  # probes come at the same time
         now = time.monotonic()
         chance = random.Random(at)  # noqa: S311 - moments, no secrets
         latest = max(now, end - 60.0)
@@ -192,6 +182,10 @@ class _Rejections:
 
     def update(self, samples: Samples, delays: list[float]) -> None:
         """Reject what is due, and record the delays of rejections that a scrape has just shown."""
+        with self._updating:
+            self._update(samples, delays)
+
+    def _update(self, samples: Samples, delays: list[float]) -> None:
         now = time.monotonic()
         for labels, value in samples.all("mobizon_task_status"):
             task = int(labels["task_id"])
@@ -206,6 +200,9 @@ class _Rejections:
 
 def _scrape_until(run: Run, url: str, every: float, until: float, rejections: _Rejections | None) -> None:
     """Scrape until the time `until`; results replace those of earlier calls."""
+    if run.peer == "generic":
+        _probe_until(run, url, until, rejections)
+        return
     run.ages, run.scrapes = [], []
     due = time.monotonic() + random.uniform(0, min(every, until - time.monotonic()))  # noqa: S311 - spreads the scrapes of all runs
     while due < until:
@@ -224,3 +221,34 @@ def _scrape_until(run: Run, url: str, every: float, until: float, rejections: _R
             rejections.update(samples, run.delays)
         else:
             run.ages += [now - taken_at for _, taken_at in read]
+
+
+def _probe_until(run: Run, url: str, until: float, rejections: _Rejections | None) -> None:
+    """Scrape a target for each task, at a time of its own in the interval, as Prometheus spreads them.
+
+    Prometheus takes that time from a hash of the target's labels, so it is the same in every interval.
+    """
+    chance = random.Random(run.tasks)  # noqa: S311 - spreads requests, keeps no secret
+    tasks = range(1, run.tasks + (REJECTED_TASKS if run.rejections else 0) + 1)
+    times = sorted((chance.uniform(0, PROBE_INTERVAL), task) for task in tasks)
+    began, read = time.monotonic(), dict.fromkeys(tasks, False)
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        for turn in itertools.count():
+            for offset, task in times:
+                at = began + turn * PROBE_INTERVAL + offset
+                if at >= until:
+                    run.read = sum(read.values())
+                    return
+                time.sleep(max(0.0, at - time.monotonic()))
+                threads.submit(_probe, run, f"{url}?task={task}", task, read, rejections)
+
+
+def _probe(run: Run, url: str, task: int, read: dict[int, bool], rejections: _Rejections | None) -> None:
+    try:
+        samples = Samples(scrape(url, SCRAPE_TIMEOUT)[0])
+    except requests.RequestException:
+        read[task] = False
+        return
+    read[task] = bool(samples.all("mobizon_task_last_success_timestamp_seconds"))
+    if rejections:
+        rejections.update(samples, run.delays)

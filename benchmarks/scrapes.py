@@ -124,7 +124,7 @@ def _beside(what: str, under: str, ours: list[float], theirs: list[float]) -> Fi
 def _start(repeat: int) -> Iterator[Figure]:
     """From the start of the process to its first answered scrape, and its memory after that."""
     for tasks in (100, 10_000):
-        seconds, memory, naive_seconds, naive_memory = [], [], [], []
+        seconds, memory, peer_seconds, peer_memory = [], [], [], []
         with Apis([Api(tasks, (KEY,), (0.0, 0.0))]) as apis:
             for _ in range(repeat):
                 with tempfile.TemporaryDirectory() as temp:
@@ -135,14 +135,14 @@ def _start(repeat: int) -> Iterator[Figure]:
                         seconds.append(time.monotonic() - began)
                         memory.append(probe.memory())
                 began = time.monotonic()
-                with serving("naive", apis.urls[0], KEY, str(tasks)) as (url, probe):
+                with serving("peers", "in-turn", apis.urls[0], KEY, str(tasks)) as (url, probe):
                     scrape(url, 0.6, 120)
-                    naive_seconds.append(time.monotonic() - began)
-                    naive_memory.append(probe.memory())
+                    peer_seconds.append(time.monotonic() - began)
+                    peer_memory.append(probe.memory())
         under = f"{tasks:,} tasks, answers at once"
         limits = ("limit 1 s; ", "limit 60 MB; ") if tasks == SIZES[0] else ("", "")
-        peers = [number(statistics.median(values)) for values in (naive_seconds, naive_memory)]
-        yield Figure("start to first scrape", under, seconds, "s", f"{limits[0]}naive {peers[0]} s")
+        peers = [number(statistics.median(values)) for values in (peer_seconds, peer_memory)]
+        yield Figure("start to first scrape", under, seconds, "s", f"{limits[0]}in-turn {peers[0]} s")
         yield Figure(
-            "memory after it, hardly a task read", under, memory, "MB", f"{limits[1]}naive {peers[1]} MB"
+            "memory after it, hardly a task read", under, memory, "MB", f"{limits[1]}in-turn {peers[1]} MB"
         )

@@ -34,18 +34,28 @@ def test_the_exposition_is_that_of_generate_latest_whatever_changes_between_scra
         assert series.render(scrapes.snapshot(shown)).encode() == generate_latest(registry(shown))
 
 
-def test_the_naive_exporter_has_one_task_in_ten_answered_the_same_at_every_scrape() -> None:
+@pytest.mark.parametrize("kind", ["in-turn", "at-once"])
+def test_a_peer_that_asks_for_all_on_a_scrape_has_one_task_in_ten_answered(kind: str) -> None:
     scenarios = {task: stalled() for task in range(1, TASKS + 1)}
     with (
         SimulatorThread(Simulator(scenarios, keys=["key"], interval=0.5)) as simulator,
-        serving("naive", simulator.url, "key", str(TASKS)) as (url, _),
+        serving("peers", kind, simulator.url, "key", str(TASKS)) as (url, _),
     ):
         for number in range(1, 4):
             last = simulator.requests[-1].at if simulator.requests else 0.0
             simulator.wait_for(lambda last=last: simulator._clock() - last > 0.5 or not last)  # type: ignore[misc]
             samples = Samples(scrape(url, 10)[0])
-            assert [labels["task_id"] for labels, _ in samples.all("mobizon_task_progress")] == ["1"]
+            read = [labels["task_id"] for labels, _ in samples.all("mobizon_task_progress")]
+            assert read == ["1"] if kind == "in-turn" else len(read) == 1
             assert (simulator.accepted, simulator.refused) == (number, 9 * number)
+
+
+def test_a_generic_peer_sends_one_request_for_each_probe() -> None:
+    simulator = Simulator({task: stalled() for task in (1, 2)}, keys=["key"], interval=0.001)
+    with SimulatorThread(simulator), serving("peers", "generic", simulator.url, "key", "2") as (url, _):
+        samples = Samples(scrape(f"{url}?task=2", 10)[0])
+    assert [labels["task_id"] for labels, _ in samples.all("mobizon_task_status")] == ["2"]
+    assert [request.task_id for request in simulator.requests] == [2]
 
 
 def test_the_plain_exporter_shows_as_many_tasks_as_it_was_told() -> None:
