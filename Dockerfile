@@ -3,8 +3,8 @@
 #   docker build -t mobizon-exporter --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker run --rm --read-only --cap-drop=ALL -p 127.0.0.1:10117:10117 mobizon-exporter --demo
 #
-# It runs as user 65532, needs no shell, and writes nothing but the file that --state.file names. A digest
-# after the tags below pins the bases for good.
+# It runs as user 65532, needs no shell, and writes nothing but the files that --state.file and --registry.file
+# name; /var/lib/mobizon-exporter is there for them. A digest after the tags below pins the bases for good.
 FROM python:3.13-slim-trixie AS builder
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -19,6 +19,8 @@ RUN python -m pip wheel --no-deps --wheel-dir=/wheel . \
 
 FROM python:3.13-slim-trixie
 
+# For --state.file and --registry.file. A named volume that is mounted here gets its owner.
+RUN ["install", "-d", "-o", "65532", "-g", "65532", "-m", "0750", "/var/lib/mobizon-exporter"]
 COPY --from=builder /opt/mobizon-exporter /opt/mobizon-exporter
 ENV PATH=/opt/mobizon-exporter/bin:$PATH PYTHONUNBUFFERED=1
 # The base comes without bytecode, and nothing could be written later: this keeps that of all that is

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tomllib
@@ -108,6 +110,13 @@ def test_the_final_stage_needs_no_shell_and_gets_no_tools() -> None:
         if name in {"RUN", "ENTRYPOINT", "CMD"}:
             assert isinstance(json.loads(rest), list), rest
         assert not re.search(r"\b(pip|apt-get|curl|wget)\b", rest), rest
+
+
+def test_the_image_has_a_folder_for_state_that_its_user_may_write_to() -> None:
+    (install,) = [json.loads(rest) for name, rest in final_stage() if name == "RUN" and "install" in rest]
+    user, _, group = last("USER").partition(":")
+    assert install[:-1] == ["install", "-d", "-o", user, "-g", group, "-m", "0750"]
+    assert install[-1] == "/var/lib/mobizon-exporter"
 
 
 def test_the_image_starts_with_flags_that_exist() -> None:
@@ -337,6 +346,33 @@ def test_the_configuration_beside_the_unit_uses_its_credential_and_is_valid(
     assert cli.main(["--config.check", f"--config.file={tmp_path / 'config.yaml'}"]) == 0, capsys.readouterr()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="users and owners are root's to make")
+def test_the_group_may_drop_task_files_and_see_nothing_else(tmp_path: Path) -> None:
+    for tool, name in (("sysusers", "sysusers.d"), ("tmpfiles", "tmpfiles.d")):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+        source = DEPLOY / "systemd" / f"{tool}.conf"
+        shutil.copy(source, tmp_path / "etc" / name / "mobizon-exporter.conf")
+        install = f"#   install -m 644 deploy/systemd/{tool}.conf /etc/{name}/mobizon-exporter.conf\n"
+        assert install in UNIT.read_text("utf-8")
+    for tool, *options in (("systemd-sysusers",), ("systemd-tmpfiles", "--create")):
+        command = [need(tool), f"--root={tmp_path}", *options, "mobizon-exporter.conf"]
+        assert " ".join((tool, *options, command[-1])) in UNIT.read_text("utf-8")
+        subprocess.run(command, check=True, capture_output=True)
+    (user,) = (tmp_path / "etc/passwd").read_text("utf-8").splitlines()
+    name, _, uid, gid, *_ = user.split(":")
+    assert [name] == settings("User") == settings("Group")
+    (state,) = settings("StateDirectory")
+    mode = int(settings("StateDirectoryMode")[0], 8)
+    for folder, expected in ((f"var/lib/{state}", mode), (f"var/lib/{state}/tasks.d", 0o2770)):
+        found = (tmp_path / folder).stat()
+        assert (found.st_uid, found.st_gid) == (int(uid), int(gid))
+        assert stat.S_IMODE(found.st_mode) == expected
+    assert mode == 0o750, "the group enters, and neither adds nor replaces files"
+    assert settings("UMask") == ["0077"]
+    task_files = load(DEPLOY / "systemd" / "config.yaml")["task_files"]
+    assert {str(Path(pattern).parent) for pattern in task_files} == {f"/var/lib/{state}/tasks.d"}
+
+
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     text = UNIT.read_text("utf-8")
@@ -429,7 +465,7 @@ def test_the_pod_meets_the_restricted_pod_security_standard() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(POD)
-    allowed = {"configMap", "secret", "emptyDir"}
+    allowed = {"configMap", "secret", "persistentVolumeClaim"}
     assert all(set(volume) - {"name"} <= allowed for volume in POD["volumes"])
     assert all("hostPort" not in port for port in container()["ports"])
     assert POD["automountServiceAccountToken"] is False
@@ -451,6 +487,10 @@ def test_what_the_pod_mounts_is_generated_and_follows_updates() -> None:
     maps = {volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume}
     assert maps == {generator["name"] for generator in EXPORTER["configMapGenerator"]}
     assert EXPORTER["generatorOptions"] == {"disableNameSuffixHash": True}
+    claim = MANIFESTS["persistentvolumeclaim"]
+    assert volumes["state"]["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"], "as there is one exporter"
+    assert POD["securityContext"]["fsGroup"] == POD["securityContext"]["runAsGroup"]
     secret = MANIFESTS["secret.example"]
     assert volumes["secret"]["secret"]["secretName"] == secret["metadata"]["name"]
     assert "secret.example.yaml" not in EXPORTER["resources"]
@@ -478,12 +518,18 @@ def test_service_policy_and_monitor_meet_the_pod() -> None:
     assert endpoint["port"] == service_port["name"]
 
 
-def test_the_network_policy_lets_in_who_scrapes_and_out_to_mobizon() -> None:
+def test_the_network_policy_admits_prometheus_and_clients_and_lets_out_to_mobizon() -> None:
     spec = MANIFESTS["networkpolicy"]["spec"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     (ingress,) = spec["ingress"]
     assert [port["port"] for port in ingress["ports"]] == ["metrics"]
-    assert ingress["from"]
+    prometheus_, client = ingress["from"]
+    assert prometheus_ == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    }
+    assert client["namespaceSelector"] == {}
+    (label,) = client["podSelector"]["matchLabels"].items()
+    assert '`{}: "{}"`'.format(*label) in (KUBERNETES / "kustomization.yaml").read_text("utf-8")
     assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 443}
 
 
@@ -553,8 +599,8 @@ def test_kustomize_builds_it_and_the_overlay_that_the_base_describes(tmp_path: P
 
     kinds = sorted(document["kind"] for document in built(KUBERNETES))
     assert kinds == [
-        *("ConfigMap", "ConfigMap", "ConfigMap", "Deployment", "NetworkPolicy", "PrometheusRule"),
-        *("Service", "ServiceMonitor"),
+        *("ConfigMap", "ConfigMap", "ConfigMap", "Deployment", "NetworkPolicy"),
+        *("PersistentVolumeClaim", "PrometheusRule", "Service", "ServiceMonitor"),
     ]
     header = (KUBERNETES / "kustomization.yaml").read_text("utf-8")
     example = re.findall(
