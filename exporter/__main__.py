@@ -1,7 +1,17 @@
-"""`python -m exporter`."""
+"""The command, also as `python -m exporter`."""
 
 import sys
 
-from exporter.cli import main
+from exporter.signals import Signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command; its exit status."""
+    with Signals() as signals:
+        from exporter import cli  # signals are received before what takes longer is imported
+
+        return cli.main(signals=signals)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

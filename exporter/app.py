@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import platform
 import random
-import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, revision
+from exporter import __version__, output, revision
 from exporter.check import full_refresh
 from exporter.config.reload import Reloader, Source
 from exporter.config.watch import ConfigWatch, WatchStatus
@@ -32,11 +32,13 @@ from exporter.web.server import Server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.web.tls import Tls
+    from exporter.signals import Signals
+    from exporter.web.tls import RenewableTls
+    from exporter.web.webconfig import WebConfig
 
 log = structlog.get_logger(__name__)
 
-RENEWED_EVERY = 5.0  # seconds between looks at the certificates
+CERTIFICATE_CHECK_INTERVAL: Final = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,77 +54,118 @@ class Options:
     timeout_offset: float = 0.5
 
 
-def run(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError and BindError."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-    return asyncio.run(_serve(options))
+def run(options: Options, signals: Signals) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError, BindError and LimitError."""
+    asyncio.run(_serve(options, signals))
+    return 0
 
 
-async def _serve(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+async def _serve(options: Options, signals: Signals) -> None:
+    """Build everything, serve, and take it apart in the opposite order."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     web = webconfig.load(options.web_config_file) if options.web_config_file else webconfig.WebConfig()
     async with contextlib.AsyncExitStack() as stack:
-        if options.config_file is None:
-            source, config = await _demo(stack)
-        else:
-            source = watch = ConfigWatch(options.config_file)
-            config = watch.load()
-            watch.log_problems()
-        workers = Workers(loop)
-        stack.callback(workers.close)
-        refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret
-        refresher.apply(config)
+        source, config = await _configuration(options, stack)
+        refresher = _refresher(config, stack)
         state = StateFile(options.state_file) if options.state_file else None
         if state:
-            stack.callback(state.close)
             refresher.restore(state.read())
         reloader = Reloader(source, refresher.apply)
         stack.callback(reloader.close)
-        exposition = Exposition(lambda: _snapshot(refresher, reloader))
-        stack.callback(exposition.close)
-        pages = Pages(
-            refresher,
-            exposition,
-            telemetry_path=options.telemetry_path,
-            timeout_offset=options.timeout_offset,
-            check=reloader.check,
-            reload=reloader.reload if options.lifecycle else None,
-        )
-        app = pages.application()
-        protect(app, web)
-        app.middlewares.insert(0, abort_slow_readers)
-        server = Server(app, web.tls.context if web.tls else None)
-        if web.tls:
-            renewing = loop.create_task(_renew(web.tls))
-            stack.callback(renewing.cancel)
+        server = _server(options, web, refresher, reloader, stack)
         listening = await server.start(options.listen_addresses)
         if state:  # only now: a second process that cannot listen must not write into the file of the first
-            stack.push_async_callback(state.save, None, refresher.memory)
-            stack.callback(loop.create_task(state.keep(lambda: refresher.changes, refresher.memory)).cancel)
-        reloads: set[asyncio.Task[None]] = set()
-
-        def reload() -> None:
-            task = loop.create_task(reloader.reload_or_log())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, reload)
+            _save_continuously(state, refresher, stack)
+        stop = asyncio.Event()
+        signals.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
+        _reload_on_hangup(signals, reloader)
         _log_start(options, config, listening)
         await stop.wait()
         log.info("Stopping")
         server.close()
         refresher.close()
         await server.stop()
-    return 0
 
 
-def _snapshot(refresher: Refresher, reloader: Reloader) -> Snapshot:
-    status = reloader.status
-    return Snapshot(refresher.views(), status.reload_successful, status.reloaded_at, status.task_file_errors)
+async def _configuration(options: Options, stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:
+    """Where configurations come from, and the first one."""
+    if options.config_file is None:
+        return await _demo(stack)
+    watch = ConfigWatch(options.config_file)
+    config = watch.load()
+    watch.log_problems()
+    return watch, config
+
+
+def _refresher(config: Config, stack: contextlib.AsyncExitStack) -> Refresher:
+    """The refresher with its threads, and the configuration in force."""
+    loop = asyncio.get_running_loop()
+    workers = Workers(loop)
+    stack.callback(workers.close)
+    refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret
+    refresher.apply(config)
+    return refresher
+
+
+def _server(
+    options: Options,
+    web: WebConfig,
+    refresher: Refresher,
+    reloader: Reloader,
+    stack: contextlib.AsyncExitStack,
+) -> Server:
+    """The HTTP side, ready to listen."""
+
+    def snapshot() -> Snapshot:
+        status = reloader.status
+        return Snapshot(
+            refresher.views(), status.reload_successful, status.reloaded_at, status.task_file_errors
+        )
+
+    exposition = Exposition(snapshot)
+    stack.callback(exposition.close)
+    pages = Pages(
+        refresher,
+        exposition,
+        telemetry_path=options.telemetry_path,
+        timeout_offset=options.timeout_offset,
+        check=reloader.check,
+        reload=reloader.reload if options.lifecycle else None,
+    )
+    app = pages.application()
+    protect(app, web)
+    app.middlewares.insert(0, abort_slow_readers)
+    if web.tls:
+        threads = ThreadPoolExecutor(1, thread_name_prefix="tls")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        stack.callback(asyncio.create_task(_renew(web.tls, threads)).cancel)
+    return Server(app, web.tls.context if web.tls else None)
+
+
+async def _renew(tls: RenewableTls, threads: ThreadPoolExecutor) -> None:
+    """Take certificates that have been renewed, until cancelled."""
+    while True:
+        await asyncio.sleep(CERTIFICATE_CHECK_INTERVAL)
+        await asyncio.get_running_loop().run_in_executor(threads, tls.renew)
+
+
+def _save_continuously(state: StateFile, refresher: Refresher, stack: contextlib.AsyncExitStack) -> None:
+    """Save what changes from now on, and all of it at the end."""
+    stack.callback(state.close)
+    stack.push_async_callback(state.save_finally, refresher.memory)
+    stack.callback(asyncio.create_task(state.keep(lambda: refresher.changes, refresher.memory)).cancel)
+
+
+def _reload_on_hangup(signals: Signals, reloader: Reloader) -> None:
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself would not keep them alive
+
+    def reload() -> None:
+        task = loop.create_task(reloader.reload_or_log())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    signals.on_hangup(lambda: loop.call_soon_threadsafe(reload))
 
 
 def _log_start(options: Options, config: Config, listening: list[str]) -> None:
@@ -147,21 +190,13 @@ def _log_start(options: Options, config: Config, listening: list[str]) -> None:
         from exporter.simulator import DEMO_KEY
 
         port = listening[0].rpartition(":")[2]
-        print(
+        output.stdout.write(
             "Demo of mobizon-exporter, with a simulated Mobizon API:\n"
             f"  page     http://localhost:{port}/\n"
             f"  metrics  http://localhost:{port}{options.telemetry_path}\n"
             f"  Mobizon  {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
-            "Within two minutes they have been in every state. Ctrl-C ends it.",
-            flush=True,
+            "Within two minutes they have been in every state. Ctrl-C ends it."
         )
-
-
-async def _renew(tls: Tls) -> None:
-    """Take certificates that have been renewed, until cancelled."""
-    while True:
-        await asyncio.sleep(RENEWED_EVERY)
-        await asyncio.to_thread(tls.renew)
 
 
 async def _demo(stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:

@@ -1,67 +1,93 @@
-"""The command line: flags and exit status."""
+"""The command line: flags and exit status.
+
+What takes long to import is imported where it is used: flags are checked before.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
-import os
 import platform
 import re
-import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from exporter import __version__, app, check, revision
-from exporter.errors import BindError, ConfigError
+from exporter import __version__, output, revision
+from exporter.errors import BindError, ConfigError, LimitError
 from exporter.log import FORMATS, LEVELS, configure
+from exporter.signals import Signals, force_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-_TELEMETRY_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+MAX_FLUSH: Final = 1.0  # seconds that the end of the process waits for a log that is not read
+_TELEMETRY_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, signals: Signals | None = None) -> int:
     """Run the command; its exit status: 1 for what cannot be used, 2 (by argparse) for wrong flags."""
+    signals = signals or Signals()
+    flags = parser().parse_args(arguments)
+    configure(flags.log_level, flags.log_format)
+    if flags.config_check:
+        signals.restore()  # a check that is interrupted must not end with 0, as if all were well
+        status = _status_of(lambda: _check(flags))
+        output.flush(MAX_FLUSH)
+        return status
+    with signals:
+        status = _status_of(lambda: _serve(flags, signals))
+        if not output.flush(MAX_FLUSH) or _threads_are_left():
+            force_exit(status)
+        return status
+
+
+def _serve(flags: argparse.Namespace, signals: Signals) -> int:
+    from exporter import app
+
     # Lists and snapshots are tens of thousands of objects without cycles: looking for cycles among them
     # as often as Python does by default takes longer than making them, and stops every thread meanwhile.
     # But asyncio leaves one behind for each connection, so memory would creep up if it were done rarely.
     gc.set_threshold(10_000, 20, 100)
-    flags = parser().parse_args(arguments)
-    configure(flags.log_level, flags.log_format)
-    web_config_file = Path(flags.web_config_file) if flags.web_config_file else None
+    options = app.Options(
+        config_file=None if flags.demo else Path(flags.config_file),
+        state_file=_path_or_none(flags.state_file),
+        listen_addresses=tuple(flags.listen or [":10117"]),
+        telemetry_path=flags.telemetry_path,
+        web_config_file=_path_or_none(flags.web_config_file),
+        lifecycle=flags.lifecycle,
+        timeout_offset=flags.timeout_offset,
+    )
+    return app.run(options, signals)
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from exporter import check
+
+    return check.check(Path(flags.config_file), _path_or_none(flags.web_config_file))
+
+
+def _status_of(command: Callable[[], int]) -> int:
+    """The command's exit status; 1 and what is wrong on stderr where it cannot be run."""
     try:
-        if flags.config_check:
-            return check.check(Path(flags.config_file), web_config_file)
-        status = app.run(
-            app.Options(
-                config_file=None if flags.demo else Path(flags.config_file),
-                state_file=Path(flags.state_file) if flags.state_file else None,
-                listen_addresses=tuple(flags.listen or [":10117"]),
-                telemetry_path=flags.telemetry_path,
-                web_config_file=web_config_file,
-                lifecycle=flags.lifecycle,
-                timeout_offset=flags.timeout_offset,
-            )
-        )
+        return command()
     except ConfigError as error:
-        print(error, file=sys.stderr)
-    except BindError as error:
-        print(f"mobizon-exporter: {error}", file=sys.stderr)
-    else:
-        _force_exit(status)
-        return status
+        output.stderr.write(str(error))
+    except (BindError, LimitError) as error:
+        output.stderr.write(f"mobizon-exporter: {error}")
     return 1
 
 
-def _force_exit(status: int) -> None:
-    """End the process now if a thread would hold it up, in the look-up of a name or a dead file system."""
-    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if any(thread.is_alive() and not thread.daemon for thread in others):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def _threads_are_left() -> bool:
+    """Whether a thread would hold up the end, in the look-up of a name or a dead file system."""
+    return any(
+        thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
+        for thread in threading.enumerate()
+    )
+
+
+def _path_or_none(value: str | None) -> Path | None:
+    return Path(value) if value else None
 
 
 def parser() -> argparse.ArgumentParser:

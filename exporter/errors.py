@@ -32,6 +32,10 @@ class BindError(ExporterError):
     """A listening address that cannot be had."""
 
 
+class LimitError(ExporterError):
+    """A limit of the system that leaves too little to work with."""
+
+
 class StateError(ExporterError):
     """A file that is not a state file of this version; says why."""
 

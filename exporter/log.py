@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
+from exporter import output
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -23,7 +21,9 @@ FORMATS: Final = ("logfmt", "json")
 
 
 def configure(level: str, form: str) -> None:
-    """Write structlog's lines, and warnings of libraries, to stderr from `level` on."""
+    """Write structlog's lines and the warnings of libraries to stderr, from `level` on; never blocks."""
+    import structlog  # takes longer than all that has to be done before
+
     shared: list[Processor] = [
         structlog.processors.TimeStamper(fmt="iso", key="ts"),
         structlog.stdlib.add_log_level,
@@ -31,33 +31,46 @@ def configure(level: str, form: str) -> None:
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
     ]
-    renderer = structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _logfmt
+    render = structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _logfmt
     structlog.configure(
-        processors=[*shared, _plain, renderer],
+        processors=[*shared, _order_fields, render],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Line(),
+        logger_factory=lambda *_: _StderrLogger(),
         cache_logger_on_first_use=False,
     )
-    foreign = logging.StreamHandler(sys.stderr)
+    foreign = _StderrHandler()
     foreign.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _plain, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _order_fields, render],
         )
     )
-    # Of libraries only trouble is told: at lower levels they print what they are given, URLs with keys, too.
+    # Libraries are heard from warnings on: at lower levels they print URLs with keys.
     logging.basicConfig(handlers=[foreign], level=max(LEVELS[level], logging.WARNING), force=True)
 
+    def describe_loss(lines: int) -> str:
+        event: Any = {"event": "Log lines lost: stderr was not read", "lines": lines}
+        for processor in (*shared, _order_fields, render):
+            event = processor(None, "warning", event)
+        return str(event)
 
-class _Line:
-    """Writes lines to stderr; a full disk or a closed pipe there costs the lines and nothing else."""
+    output.stderr.describe_loss = describe_loss
+
+
+class _StderrLogger:
+    """The end of structlog's chain."""
 
     def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        output.stderr.write(line)
 
     debug = info = warning = error = critical = exception = log = msg
+
+
+class _StderrHandler(logging.Handler):
+    """The end of logging's chain."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        output.stderr.write(self.format(record))
 
 
 def _short_level(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -79,7 +92,7 @@ def _quoted(value: object) -> str:
     return quoted if quoted.isprintable() else json.dumps(text)
 
 
-def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """What every line says first, and values as both formats can carry them."""
+def _order_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """`ts`, `level` and `msg` first, and values as both formats can carry them."""
     keys = dict.fromkeys([key for key in ("ts", "level", "msg") if key in event] + list(event))
     return {key: event[key] if isinstance(event[key], int | float | str) else str(event[key]) for key in keys}

@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
 
 # What each folder may import besides itself and BASE. The files at the top see everything below them.
-BASE = {"__init__", "model", "errors", "log", "files"}
+BASE = {"__init__", "model", "errors", "log", "files", "output", "signals"}
 ALLOWED = {
     **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
     "web": BASE | {"config", "refresh", "metrics"},
     "check": BASE | {"config", "mobizon", "web"},
     "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator", "check"},
     "cli": BASE | {"app", "check"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
     **dict.fromkeys(BASE, BASE),
 }
 LIBRARIES = {"requests": {"mobizon"}, "urllib3": {"mobizon"}, "aiohttp": {"web", "simulator"}}

@@ -13,11 +13,21 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter import output
 from exporter.log import FORMATS, LEVELS, configure
 from tests.mobizon.test_client import KEY, Peer, ask, head_of, making, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def stderr_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """What has been written to stderr since it was last asked for; nothing of it to stdout."""
+    assert output.flush(10)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
 
 PAIR = re.compile(r'([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|[^\s"=\\]*)(?: |$)')
 
@@ -45,11 +55,10 @@ def parsed(line: str, form: str) -> dict[str, Any]:
 
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str]) -> Callable[[str], list[dict[str, Any]]]:
-    """What has been written since it was last asked for, line by line; nothing of it to stdout."""
+    """What has been written since it was last asked for, line by line."""
 
     def lines(form: str) -> list[dict[str, Any]]:
-        out, err = capsys.readouterr()
-        assert out == ""
+        err = stderr_of(capsys)
         assert err == "" or err.endswith("\n")
         return [parsed(line, form) for line in err.split("\n")[:-1]]
 
@@ -59,7 +68,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> Callable[[str], list[dict[str,
 def test_a_line_in_logfmt_begins_with_time_level_and_message(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", "logfmt")
     structlog.get_logger().info("Task changed state", task_id=7, state="in_progress", name="spring sale")
-    line = capsys.readouterr().err
+    line = stderr_of(capsys)
     assert re.fullmatch(
         r'ts=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z level=info msg="Task changed state" '
         r'task_id=7 state=in_progress name="spring sale"\n',
@@ -142,7 +151,7 @@ def test_a_value_comes_back_as_it_was_from_a_single_line(form: str, value: str, 
 def test_any_value_comes_back_from_logfmt(capsys: pytest.CaptureFixture[str], value: str) -> None:
     configure("info", "logfmt")
     structlog.get_logger().info("x", value=value, after=2)
-    text = capsys.readouterr().err
+    text = stderr_of(capsys)
     assert text.rstrip("\n").isprintable()
     assert parsed(text.rstrip("\n"), "logfmt")["value"] == value
 
@@ -217,7 +226,7 @@ def test_an_answer_that_urllib3_warns_about_puts_no_url_into_the_log(
     odd = head_of("X-Odd: 1", "no colon here", f"Content-Length: {len(body)}") + body
     with Peer(sending(odd)) as peer, making() as client:
         ask(client, peer.url)
-    assert capsys.readouterr().err == ""
+    assert stderr_of(capsys) == ""
 
 
 def test_configuring_again_takes_the_place_of_what_was(logged: Any) -> None:

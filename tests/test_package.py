@@ -85,7 +85,7 @@ def test_the_wheel_carries_the_licence_and_one_command_named_like_the_package(di
         commands = archive.read(f"{NAME}.dist-info/entry_points.txt").decode()
     assert licence == (ROOT / "LICENSE").read_bytes()
     # `pipx run mobizon-exporter` looks for a command of that name.
-    assert commands.split() == ["[console_scripts]", "mobizon-exporter", "=", "exporter.cli:main"]
+    assert commands.split() == ["[console_scripts]", "mobizon-exporter", "=", "exporter.__main__:main"]
 
 
 @pytest.mark.parametrize("folder", ["exporter", "tests", "dashboards", "alerts", "deploy", "docs", ".github"])

@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus, unquote_plus
 import pytest
 import requests
 
-from exporter import simulator
+from exporter import output, simulator
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.mobizon.client import PATH
@@ -175,6 +175,7 @@ class Everything:
                 return await Sent(workers, settings).failure()
 
         error = asyncio.run(send())
+        assert output.flush(PATIENCE)
         written = "".join(self._capsys.readouterr())
         assert "Request ended" in written  # so that something has been looked at
         return error, written

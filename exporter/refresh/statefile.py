@@ -29,6 +29,7 @@ VERSION: Final = 1
 SAVED_EVERY: Final = 2.0  # seconds
 MOST_OF_THE_TIME: Final = 0.05  # that saving may take: ten thousand tasks take tenths of a second
 LONGEST_PAUSE: Final = 30.0  # seconds
+MAX_LAST_SAVE: Final = 1.0  # seconds
 
 
 Memory = dict[str, dict[int, Remembered]]
@@ -89,9 +90,17 @@ class StateFile:
             if await loop.run_in_executor(self._thread, self._write, memory()):
                 self._saved = mark
 
+    async def save_finally(self, memory: Callable[[], Memory]) -> None:
+        """Save a last time, for MAX_LAST_SAVE seconds at most: a disk that hangs holds up no end."""
+        try:
+            async with asyncio.timeout(MAX_LAST_SAVE):
+                await self.save(None, memory)
+        except TimeoutError:
+            log.warning("State file cannot be written in time", path=str(self._path))
+
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _write(self, memory: Memory) -> bool:
         try:

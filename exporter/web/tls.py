@@ -57,7 +57,7 @@ class TlsSettings:
     client_ca: Inline | None = None
 
 
-class Tls:
+class RenewableTls:
     """The TLS side of a server, whose files may be renewed while it runs.
 
     `context` is what listens, and stays the same object. Each handshake takes certificate, key and client
@@ -138,7 +138,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.client_ca_file:
         _take("client_ca_file", settings.client_ca_file, context.load_verify_locations)
         context.verify_mode = settings.client_auth_type
-        # who resumes a session is not verified again; sessions of TLS 1.2 are left, see Tls._choose
+        # who resumes a session is not verified again; sessions of TLS 1.2 are left, see RenewableTls._choose
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     return context

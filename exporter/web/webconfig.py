@@ -18,7 +18,7 @@ from exporter.config.schema import Schema, ValidationErrors, describe, text
 from exporter.config.yaml_document import Document
 from exporter.errors import ConfigError
 from exporter.model import Secret
-from exporter.web.tls import SUITES, TLS13_SUITES, Inline, Suite, Tls, TlsSettings, Unsupported, why
+from exporter.web.tls import SUITES, TLS13_SUITES, Inline, RenewableTls, Suite, TlsSettings, Unsupported, why
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class FileSettings:
 class WebConfig:
     """What is asked of clients and added to answers. `users` maps names to bcrypt hashes."""
 
-    tls: Tls | None = None
+    tls: RenewableTls | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, Secret] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ def load(path: Path) -> WebConfig:
     tls = None
     if settings and settings.tls_server_config:
         try:
-            tls = Tls(settings.tls_server_config)
+            tls = RenewableTls(settings.tls_server_config)
         except ValidationErrors as errors:
             for below, message in errors.errors:
                 document.report(("tls_server_config", *below), message)

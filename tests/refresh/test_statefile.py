@@ -431,13 +431,23 @@ class TestSaving:
         file.close()
         assert [log["error"] for log in logs] == ["No such file or directory"]
 
-    async def test_closing_waits_for_what_is_being_written(self, path: Path) -> None:
-        file = StateFile(path)
-        saving = asyncio.create_task(file.save(1, lambda: MEMORY))
-        await asyncio.sleep(0)
-        file.close()
-        assert parse(path.read_bytes()) == MEMORY
-        await saving
+    async def test_a_disk_that_hangs_holds_up_no_end(
+        self, path: Path, file: StateFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+        monkeypatch.setattr(state, "MAX_LAST_SAVE", 0.01)
+        monkeypatch.setattr("exporter.refresh.statefile.replace_file", lambda *_: go_on.wait(SOON))
+        with capture_logs() as logs:
+            async with asyncio.timeout(SOON):
+                await file.save_finally(lambda: MEMORY)
+            file.close()
+        go_on.set()
+        assert [log["event"] for log in logs] == ["State file cannot be written in time"]
+
+    async def test_the_last_save_writes_whatever_was_saved_before(self, path: Path, file: StateFile) -> None:
+        await file.save(1, lambda: MEMORY)
+        await file.save_finally(lambda: OTHER)
+        assert parse(path.read_bytes()) == OTHER
 
 
 class TestKeeping:

@@ -47,7 +47,7 @@ class Certificates:
         path.write_text(text)
         return webconfig.load(path)
 
-    def tls(self, text: str) -> tls_module.Tls:
+    def tls(self, text: str) -> tls_module.RenewableTls:
         tls = self.load(text).tls
         assert tls
         return tls
