@@ -41,9 +41,9 @@ class LineWriter:
             # once a line is lost those after it are, too, so that the order holds
             if self._lost or self._size + len(line) > MAX_PENDING:
                 self._lost += 1
-                return
-            self._pending.append(line)
-            self._size += len(line)
+            else:
+                self._pending.append(line)
+                self._size += len(line)
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="output", daemon=True)
@@ -52,14 +52,14 @@ class LineWriter:
     def flush(self, timeout: float) -> bool:
         """Wait for what is pending, for so many seconds at most; whether all of it is written."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._pending and not self._writing, timeout)
+            return self._changed.wait_for(lambda: not (self._pending or self._lost or self._writing), timeout)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._writing = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._pending)
+                self._changed.wait_for(lambda: self._pending or self._lost)
                 lines, self._pending, self._size = self._pending, [], 0
                 lost, self._lost = self._lost, 0
                 self._writing = True
