@@ -21,8 +21,7 @@ from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
-from exporter.refresh import backoff as health
-from exporter.refresh import schedule as scheduler
+from exporter.refresh import backoff, task
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -299,12 +298,12 @@ def metrics() -> str:
             ("state", "`mobizon_task_status`", "meaning"),
             [(f"`{state}`", *_STATES[state]) for state in STATES],
         ),
-        task_first=f"{scheduler.FIRST_DELAY:g}",
-        task_most=f"{scheduler.LONGEST_DELAY:g}",
-        account_first=f"{health.FIRST_DELAY:g}",
-        account_most=f"{health.LONGEST_DELAY:g}",
-        unreachable=health.UNREACHABLE_AFTER,
-        failed=health.FAILED_AFTER,
+        task_first=f"{task.FIRST_TASK_DELAY:g}",
+        task_most=f"{task.MAX_TASK_DELAY:g}",
+        account_first=f"{backoff.FIRST_ACCOUNT_DELAY:g}",
+        account_most=f"{backoff.MAX_ACCOUNT_DELAY:g}",
+        unreachable=backoff.UNREACHABLE_AFTER,
+        failed=backoff.FAILED_AFTER,
         reasons=_table(
             ("reason", "answer", "backs off", "meaning"),
             [(f"`{reason}`", *_REASONS[reason]) for reason in Reason],

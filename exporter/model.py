@@ -121,12 +121,14 @@ class Reading:
 class Remembered:
     """What outlives a restart of one task; times are Unix seconds.
 
-    `finished_at` is when it was first seen finished.
+    `finished_at` is when it was first seen finished, `first_read_at` when its first reading was taken, where
+    that is known.
     """
 
     reading: Reading
     changed_at: float
     finished_at: float | None
+    first_read_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class TaskView:
     changed_at: float = 0.0
     speed: float | None = None
     failure: Failure | None = None
+    finished_at: float | None = None  # when it was first seen finished
 
     @property
     def state(self) -> str:
@@ -172,7 +175,11 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """An account as it is shown: its tasks, what its requests came to, and its budget in force (seconds)."""
+    """An account as it is shown: its tasks, what its requests came to, and its budget in force (seconds).
+
+    `up` is whether the API serves it, None while that is not known: before the first answer, and while no
+    task is active. `finished` and `task_durations` count the tasks that were seen to finish, by status.
+    """
 
     name: str | None
     url: str
@@ -187,6 +194,8 @@ class AccountView:
     durations: Durations
     tasks: tuple[TaskView, ...]
     failure: Failure | None = None  # why the account is not served
+    finished: Mapping[Status, int] = field(default_factory=dict)
+    task_durations: Mapping[Status, Durations] = field(default_factory=dict)
 
     @property
     def full_refresh(self) -> float:

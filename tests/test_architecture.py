@@ -26,7 +26,13 @@ ALLOWED = {
 }
 LIBRARIES = {"requests": {"mobizon"}, "urllib3": {"mobizon"}, "aiohttp": {"web", "simulator"}}
 WAITS = {"time", "socket", "threading", "asyncio", "concurrent", "selectors", "subprocess"}
-PURE = ("model", "errors", "mobizon/response", "refresh/pacing", "refresh/backoff", "refresh/schedule")
+PURE = (
+    *("model", "errors", "mobizon/response"),
+    *(
+        f"refresh/{name}"
+        for name in ("pacing", "backoff", "schedule", "turns", "outlook", "task", "clock", "counters")
+    ),
+)
 
 FILES = {
     path.relative_to(ROOT / "exporter").with_suffix("").as_posix(): path

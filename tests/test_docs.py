@@ -28,9 +28,7 @@ from exporter.errors import ConfigError, Reason
 from exporter.mobizon import client
 from exporter.mobizon import threads as workers
 from exporter.model import STATES
-from exporter.refresh import backoff as health
-from exporter.refresh import pacing
-from exporter.refresh import schedule as scheduler
+from exporter.refresh import backoff, pacing, task
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.web import auth, routes, server, webconfig
 from exporter.web import tasks_json as api
@@ -592,15 +590,15 @@ FIGURES = [
     ("docs/scale.md", "offset --scrape.timeout-offset, 0.5 s"),
     (
         "docs/design.md",
-        f"for {scheduler.FIRST_DELAY:g} s, doubling up to {scheduler.LONGEST_DELAY / 60:g} minutes",
+        f"for {task.FIRST_TASK_DELAY:g} s, doubling up to {task.MAX_TASK_DELAY / 60:g} minutes",
     ),
-    ("docs/design.md", f"left alone for {health.FIRST_DELAY:g} s, doubling up to a minute"),
+    ("docs/design.md", f"left alone for {backoff.FIRST_ACCOUNT_DELAY:g} s, doubling up to a minute"),
     ("docs/design.md", f"{pacing.JITTER_MARGIN_STEP * 100:g} % of margin"),
     ("docs/design.md", f"within {pacing.CONTENTION_WITHIN} requests"),
     ("docs/design.md", f"by {(pacing.CONTENTION_STEP - 1) * 100:.1f} %"),
     ("docs/design.md", f"grows to about {pacing.MAX_OUTAGE_SPACING:g} s"),
     ("docs/design.md", f"up to {pacing.MAX_RETRY_AFTER:g} s"),
-    ("docs/metrics.md", f"{health.UNREACHABLE_AFTER} connection failures"),
+    ("docs/metrics.md", f"{backoff.UNREACHABLE_AFTER} connection failures"),
     ("README.md", "Python 3.11 or newer"),
     ("README.ru.md", "Python 3.11 или новее"),
     ("CHANGELOG.md", __version__),
@@ -616,7 +614,7 @@ def test_figures_that_the_list_above_takes_for_granted() -> None:
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
     assert flags()["--scrape.timeout-offset"].default == 0.5
     assert routes.WAIT_WITHOUT_HEADER == 9.5
-    assert health.LONGEST_DELAY == 60
+    assert backoff.MAX_ACCOUNT_DELAY == 60
     assert pacing.OUTAGE_AFTER == 10
 
 

@@ -7,19 +7,19 @@ from typing import Final
 
 from exporter.errors import ApiError, Reason, Scope
 
-FIRST_DELAY: Final = 2.0
-LONGEST_DELAY: Final = 60.0
+FIRST_ACCOUNT_DELAY: Final = 2.0
+MAX_ACCOUNT_DELAY: Final = 60.0
 UNREACHABLE_AFTER: Final = 3  # connection failures or time-outs in a row
 FAILED_AFTER: Final = 5  # failures in a row of any kind but `not_found`
 
 _UNREACHABLE: Final = {Reason.TIMEOUT, Reason.CONNECTION_ERROR}
 
 
-class Health:
+class Backoff:
     """Counts failures in a row and says how long to leave the account alone; monotonic seconds.
 
     `up` is whether the API serves the account, None until an answer tells. `until` is when the next
-    request may probe, while `backing_off`.
+    request may probe, while `active`.
     """
 
     def __init__(self, up: bool | None = None) -> None:  # noqa: FBT001 - three values, and named by its place
@@ -31,7 +31,7 @@ class Health:
         self._failed = 0
 
     @property
-    def backing_off(self) -> bool:
+    def active(self) -> bool:
         """Whether the account is left alone but for one probing request at a time."""
         return self._delay > 0
 
@@ -48,7 +48,7 @@ class Health:
             self.up = False
 
     def failed(self, error: ApiError, started: float, now: float) -> None:
-        """A request that started at `started` has failed; being refused for coming early is not meant."""
+        """A request that started at `started` has failed, but not because it came too early."""
         if error.reason is Reason.NOT_FOUND:
             self.served()
             return
@@ -64,6 +64,6 @@ class Health:
         elif broken or self.up is None:
             self.up = False
         if broken and started >= self._since:  # an answer to an older request says nothing of the probe
-            self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY)
+            self._delay = min(max(FIRST_ACCOUNT_DELAY, 2 * self._delay), MAX_ACCOUNT_DELAY)
             self._since = now
             self.until = now + self._delay

@@ -1,256 +1,223 @@
-"""Which task of one API key is asked about next, and when: decisions only, no I/O and no clock of its own.
+"""Which task of one account is asked about next, and when: decisions only, no I/O and no clock of its own.
 
-Times named `now` are monotonic seconds; `wall` is Unix time. Asking is counted: every scrape, and every view
-of the status page, is an ask with a number, and a task is due until a request that started under the
-latest number has been answered.
+Times named `now` are monotonic seconds. Asks are counted: every scrape, and every view of the status page, is
+an ask with a number. A task is due until a request that started under the latest number has been answered.
+One that a program waits for is due again after every answer.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exporter.errors import ApiError, Reason
-from exporter.model import Failure, Reading, TaskSpec, TaskView
-from exporter.refresh.backoff import Health
+from exporter.errors import ApiError, Reason, Scope
+from exporter.model import Reading, TaskSpec
+from exporter.refresh.backoff import Backoff
+from exporter.refresh.outlook import Outlook
+from exporter.refresh.task import Budget, InFlight, TaskState
+from exporter.refresh.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from exporter.refresh.pacing import Pacer
+    from exporter.model import Remembered
+    from exporter.refresh.clock import Instant
 
-FIRST_DELAY: Final = 5.0
-LONGEST_DELAY: Final = 300.0
-# Prometheus asks again long before; whoever asked so long ago and not since is gone.
-ASK_LASTS: Final = 300.0
-SPEED_MEMORY: Final = 120.0  # seconds over which the speed of a task is averaged
-FIRST_LATENCY: Final = 0.25  # seconds that an answer is thought to take before there has been one
+# Prometheus asks again long before: a client that asked so long ago, and not since, is gone.
+ASK_EXPIRES_AFTER: Final = 300.0
+INITIAL_LATENCY: Final = 0.25  # seconds that an answer is thought to take before there has been one
 
 _UNANSWERED: Final = {Reason.TIMEOUT, Reason.CONNECTION_ERROR, Reason.HTTP_ERROR}
 
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """What is known of a task."""
-
-    spec: TaskSpec
-    answered: int  # the number of the latest ask that its last answered request had started under
-    reading: Reading | None = None
-    changed_at: float = 0.0  # wall: when progress or status last changed
-    finished_at: float | None = None  # wall: when it was first seen finished
-    speed: float | None = None  # percent a second, averaged
-    failure: Failure | None = None  # of the last request
-    asked_at: float = -math.inf  # when the last request started
-    retry_at: float = -math.inf
-    delay: float = 0.0
-    served: bool = False  # whether a request for it ever brought a reading
-    read_at: float = -math.inf  # monotonic: when the reading was taken
-    failure_told: bool = False  # whether the log tells of its failure, but not yet of its end
-    odd_told: int | None = None  # the undocumented status that the log tells of
-    request: Request | None = None  # the one in flight
-    view: TaskView | None = None  # as it was last shown
-
-    @property
-    def active(self) -> bool:
-        """Whether Mobizon may still say something new of it."""
-        return self.reading is None or not self.reading.final
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One request, from the decision to start it to its answer."""
-
-    task: Task
-    ask: int
-    started: float
-    asked_before: float  # when its task was asked about the last time
-    sent: bool = False
-
-
-@dataclass(slots=True)
-class Stats:
-    """What the counters of one account count."""
-
-    buckets: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-    requests: int = 0
-    failures: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
-    counts: list[int] = field(default_factory=lambda: [0] * 9)
-    seconds: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count a request's duration."""
-        self.counts[sum(seconds > bound for bound in self.buckets)] += 1
-        self.seconds += seconds
-
-
 class Schedule:
-    """The tasks of one API key, their requests in flight, and the key's budget."""
+    """The tasks of one account, and the budget of its key."""
 
-    def __init__(self, pacer: Pacer) -> None:
-        self.pacer = pacer
-        self.health = Health()
-        self.stats = Stats()
-        self.tasks: dict[int, Task] = {}
-        self._flying: set[Request] = set()
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.backoff = Backoff()
+        self.backing_off_since = math.inf  # elapsed
+        self.tasks: dict[int, TaskState] = {}
+        self.active = 0  # how many of them
+        self._turns = Turns(self._is_due)
         self._ask = 0
         self._asked_at = -math.inf
-        self._latency = FIRST_LATENCY  # seconds an answer takes: the longest of late, wearing off
+        self._expired_ask = 0
+        self._started_since_ask = False
+        self._probes = 0  # since the account was last served
+        self._latency = INITIAL_LATENCY  # the longest of late, decaying
 
     @property
-    def unserved(self) -> bool:
+    def backing_off(self) -> bool:
         """Whether the API does not serve the account: it is asked one probing request at a time."""
-        return self.health.backing_off or self.pacer.outage
+        return self.backoff.active or self.budget.pacer.outage
+
+    def use(self, budget: Budget) -> None:
+        """Go on with another key."""
+        self.budget = budget
+        self.backoff = Backoff()
+        self.forget_failures()
 
     def forget_failures(self) -> None:
         """The account is reached in another way from now on: what failed so far may work."""
-        self.health = Health(self.health.up)
+        self.backoff = Backoff(self.backoff.up)
+        self.backing_off_since = math.inf
         for task in self.tasks.values():
-            task.delay, task.retry_at = 0.0, -math.inf
-
-    def take_over(self, other: Schedule) -> None:
-        """Know of tasks what another schedule knows: that of the same account under its former key."""
-        self.tasks = {
-            task_id: replace(task, answered=self._ask, request=None, delay=0.0, retry_at=-math.inf)
-            for task_id, task in other.tasks.items()
-        }
+            task.forget_delay()
+        self._turns.refill(self.tasks.values())
 
     def list_tasks(self, specs: Iterable[TaskSpec]) -> None:
         """Make this the list of tasks; what is known of those that stay is kept."""
-        known = self.tasks
-        self.tasks = {}
+        known, self.tasks = self.tasks, {}
         for spec in specs:
-            task = known.get(spec.id) or Task(spec, self._ask)
+            task = known.get(spec.id) or TaskState(spec, self._ask)
             task.spec = spec
             self.tasks[spec.id] = task
+        self._started_since_ask = True  # new tasks count as answered: the next ask needs a new number
+        self._turns.refill(self.tasks.values())
+        self._count_active()
+
+    def restore(self, memory: Mapping[int, Remembered], at: Instant) -> None:
+        """Take back what is remembered of the tasks that are listed, where that is newer."""
+        for task_id in memory.keys() & self.tasks.keys():
+            self.tasks[task_id].restore(memory[task_id], at)
+        self._turns.refill(self.tasks.values())
+        self._count_active()
 
     def ask(self, now: float) -> int:
-        """Somebody wants to know: every active task becomes due. Returns the number of the ask."""
-        self._ask += 1
+        """Make every active task due; the number of the ask, shared while no request starts in between."""
+        self._expire(now)
+        if self._started_since_ask or self._expired_ask == self._ask:
+            self._ask += 1
+            self._started_since_ask = False
+            self._turns.refill(self.tasks.values())
         self._asked_at = now
         return self._ask
 
+    def wait_for(self, task: TaskState, *, wanted: bool) -> None:
+        """Make a task due again after every answer, or no longer."""
+        task.waited_for = wanted
+        if wanted:
+            self._turns.add(task)
+
     def due(self, now: float) -> int:
         """How many tasks wait for a request to be sent."""
-        return sum(self._wanted(task) and task.retry_at <= now for task in self.tasks.values())
+        self._expire(now)
+        return sum(self._is_due(task) and task.retry_at <= now for task in self.tasks.values())
 
     def next_start(self, now: float) -> float | None:
         """When the next request may start; None if there is none to send before something else happens."""
-        if any(not request.sent for request in self._flying) or now >= self._lapses_at():
+        self._expire(now)
+        at = self._turns.next_at()
+        if at is None or self.budget.starting:
             return None
-        wanted = [task.retry_at for task in self.tasks.values() if self._wanted(task)]
-        if not wanted:
-            return None
-        if self.unserved:
-            return None if self._flying else max(self.pacer.earliest, self.health.until, now)
-        return max(self.pacer.earliest, min(wanted), now)
+        if self.backing_off:
+            at = math.inf if self.budget.in_flight else self.backoff.until
+        return None if at == math.inf else max(self.budget.pacer.earliest, at, now)
 
-    def start(self, now: float) -> Request:
+    def start(self, now: float) -> InFlight:
         """Decide the task to ask about; only at or after `next_start`. No other starts until `sent`."""
-        tasks = self.tasks.values()
-        if self.unserved:
-            # One that answered when it was last asked tells whether the account does, and not the task.
-            task = min(
-                (task for task in tasks if task.active and task.request is None),
-                key=lambda task: (not task.served or task.failure is not None, task.asked_at),
-            )
+        if self.backing_off:
+            task = self._probe()
         else:
-            task = min(
-                (task for task in tasks if self._wanted(task) and task.retry_at <= now),
-                key=lambda task: (task.reading is not None, task.asked_at),
-            )
-        request = Request(task, self._ask, now, task.asked_at)
+            self._probes, task = 0, self._turns.take(now)
+        request = InFlight(task, self.budget, self._ask, now, task.asked_at)
         task.asked_at, task.request = now, request
-        self._flying.add(request)
-        self.pacer.started(now)
-        self.stats.requests += 1
+        self._started_since_ask = True
+        self.budget.in_flight.add(request)
+        self.budget.pacer.started(now)
         return request
 
-    def sent(self, request: Request, now: float) -> None:
+    def sent(self, request: InFlight, now: float) -> None:
         """The request is on its way: spacing counts from here."""
         if not request.sent:
             request.sent, request.started = True, now
-            self.pacer.sent(now)
+            request.budget.pacer.sent(now)
 
-    def finish(self, request: Request, outcome: Reading | ApiError, now: float, wall: float) -> None:
+    def finish(self, request: InFlight, outcome: Reading | ApiError, at: Instant) -> None:
         """The request has brought a reading, or an error."""
-        self._flying.discard(request)
-        task, took = request.task, now - request.started
-        task.request = None
-        self.stats.observe(took)
-        reason = None if isinstance(outcome, Reading) else outcome.reason
-        if reason is not Reason.RATE_LIMITED:
-            task.answered = max(task.answered, request.ask)
-        if reason not in _UNANSWERED | {Reason.RATE_LIMITED}:
-            self.pacer.accepted()
-            self._latency = max(took, 0.9 * self._latency + 0.1 * took)
-        if isinstance(outcome, Reading):
-            self.health.served()
-            task.read_at = now
-            _take(task, outcome)
-        else:
-            self._failed(request, outcome, now, wall)
-
-    def _failed(self, request: Request, error: ApiError, now: float, wall: float) -> None:
         task = request.task
-        self.stats.failures[error.reason] += 1
-        before = task.failure
-        task.failure = Failure(error.reason, error.detail, before.since if before else wall)
+        request.budget.in_flight.discard(request)
+        task.request = None
+        keeps_turn = False
+        if isinstance(outcome, Reading):
+            self._answered(request, at)
+            task.take(outcome, at)
+            if request.budget is self.budget:
+                self.backoff.served()
+        elif self.says_nothing(request, outcome):
+            keeps_turn = True
+        else:
+            keeps_turn = self._failed(request, outcome, at)
+        if keeps_turn:
+            task.asked_at = request.asked_before
+        self.backing_off_since = min(self.backing_off_since, at.elapsed) if self.backing_off else math.inf
+        if self.tasks.get(task.spec.id) is task:
+            self._turns.add(task, first=keeps_turn)
+        if not task.active:
+            self._count_active()
+
+    def says_nothing(self, request: InFlight, error: ApiError) -> bool:
+        """Whether an error says nothing of its task, nor of the account under its present key."""
+        return error.scope is Scope.CONNECTION or request.budget is not self.budget
+
+    def outlook(self, now: float) -> Outlook:
+        """What is still to come of the asks made so far."""
+        to_send: list[int] = []
+        in_flight: list[tuple[int, int, float]] = []
+        for task in self.tasks.values():
+            if task.answered >= self._ask or not task.active:
+                continue
+            if task.request:
+                in_flight.append((task.answered, task.request.ask, task.request.started))
+                to_send.append(max(task.answered, task.request.ask))
+            elif task.retry_at <= now:
+                to_send.append(task.answered)
+        pacer = self.budget.pacer
+        start = None if self.backing_off else max(pacer.earliest, now)
+        return Outlook(now, sorted(to_send), in_flight, start, pacer.spacing, self._latency)
+
+    def _failed(self, request: InFlight, error: ApiError, at: Instant) -> bool:
+        """Take note of an error; whether the task keeps its turn."""
+        task, pacer, first = request.task, self.budget.pacer, request.task.failure is None
+        task.fail(error, at)
         if error.reason is Reason.RATE_LIMITED:
-            if before is None:  # it keeps its turn, but once only: it may be the cause of the refusals
-                task.asked_at = request.asked_before
-            self.pacer.refused(now, error.retry_after)
-            self.health.refused(outage=self.pacer.outage)
-            return
-        self.health.failed(error, request.started, now)
-        if not self.health.backing_off:  # else it is not the task that needs to be left alone
-            task.delay = min(max(FIRST_DELAY, 2 * task.delay), LONGEST_DELAY)
-            task.retry_at = now + task.delay
+            pacer.refused(at.monotonic, error.retry_after)
+            self.backoff.refused(outage=pacer.outage)
+            return first  # once only: it may be the cause of the refusals
+        self._answered(request, at, error.reason)
+        self.backoff.failed(error, request.started, at.monotonic)
+        if not self.backoff.active:  # else it is not the task that needs to be left alone
+            task.back_off(at.monotonic)
         if error.reason is Reason.NOT_FOUND:
-            task.reading = task.speed = None
+            task.lose()
+        return False
 
-    def pending(self, ask: int, now: float) -> bool:
-        """Whether an answer is still to come that the ask of this number wants."""
-        return any(self._awaited(task, ask, now) for task in self.tasks.values())
+    def _answered(self, request: InFlight, at: Instant, reason: Reason | None = None) -> None:
+        request.task.answered = max(request.task.answered, request.ask)
+        if reason not in _UNANSWERED:
+            took = at.monotonic - request.started
+            request.budget.pacer.accepted()
+            self._latency = max(took, 0.9 * self._latency + 0.1 * took)
 
-    def complete_at(self, ask: int, now: float) -> float | None:
-        """When the ask of this number will have all its answers; None if that is not to be expected.
+    def _probe(self) -> TaskState:
+        """Every second time one that has answered before, and was well when the account was served last."""
+        self._probes += 1
+        tasks = [task for task in self.tasks.values() if task.active and task.request is None]
+        served = [task for task in tasks if task.served] if self._probes % 2 else []
+        return min(served or tasks, key=lambda task: (bool(served) and task.delay > 0, task.asked_at))
 
-        An estimate: from the spacing in force and from how long answers have taken of late.
-        """
-        if self.unserved:
-            return None
-        awaited = [task.request for task in self.tasks.values() if self._awaited(task, ask, now)]
-        under_way = [request.started for request in awaited if request and request.ask >= ask]
-        done = max(under_way, default=now - self._latency)
-        if len(awaited) > len(under_way):
-            to_send = len(awaited) - len(under_way)
-            done = max(done, max(self.pacer.earliest, now) + (to_send - 1) * self.pacer.spacing)
-        return max(done + self._latency, now)
+    def _is_due(self, task: TaskState) -> bool:
+        asked = max(task.answered, self._expired_ask) < self._ask
+        return (asked or task.waited_for) and task.active and task.request is None
 
-    def _wanted(self, task: Task) -> bool:
-        return task.answered < self._ask and task.active and task.request is None
+    def _expire(self, now: float) -> None:
+        """Let the latest ask go if it has been too long ago."""
+        if now >= self._asked_at + ASK_EXPIRES_AFTER + len(self.tasks) * self.budget.pacer.spacing:
+            self._expired_ask = self._ask
 
-    def _awaited(self, task: Task, ask: int, now: float) -> bool:
-        return task.answered < ask and task.active and (task.request is not None or task.retry_at <= now)
-
-    def _lapses_at(self) -> float:
-        return self._asked_at + ASK_LASTS + len(self.tasks) * self.pacer.spacing
-
-
-def _take(task: Task, reading: Reading) -> None:
-    """Put a new reading in the place of the old one."""
-    old = task.reading
-    if old is None or (old.progress, old.status) != (reading.progress, reading.status):
-        task.changed_at = reading.taken_at
-    if old is None or old.status != reading.status or reading.progress < old.progress:
-        task.speed = None  # it has only begun, or begun again
-    elif reading.taken_at > old.taken_at:
-        elapsed = reading.taken_at - old.taken_at
-        speed = (reading.progress - old.progress) / elapsed
-        weight = 1.0 if task.speed is None else 1 - math.exp(-elapsed / SPEED_MEMORY)
-        task.speed = speed if task.speed is None else task.speed + weight * (speed - task.speed)
-    if reading.final:
-        task.finished_at = reading.taken_at
-    task.reading, task.failure, task.served = reading, None, True
-    task.delay, task.retry_at = 0.0, -math.inf
+    def _count_active(self) -> None:
+        self.active = sum(task.active for task in self.tasks.values())
+        if not self.active:  # nothing is asked, so whether the account is served is not known
+            self.backoff = Backoff()
+            self.backing_off_since = math.inf

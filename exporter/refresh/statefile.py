@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exporter.model import Secret
+    from exporter.model import Account, Secret
 
 log = structlog.get_logger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE: Final = (1, 2)  # in the first, an account was its key's fingerprint alone
 SAVED_EVERY: Final = 2.0  # seconds
 MOST_OF_THE_TIME: Final = 0.05  # that saving may take: ten thousand tasks take tenths of a second
 LONGEST_PAUSE: Final = 30.0  # seconds
@@ -33,12 +34,19 @@ MAX_LAST_SAVE: Final = 1.0  # seconds
 
 
 Memory = dict[str, dict[int, Remembered]]
-"""By the account's fingerprint and the task's id."""
+"""By the account's identity and the task's id."""
 
 
 def fingerprint(key: Secret) -> str:
     """What tells that a file's account is the present one, and gives nothing of its key away."""
     return hashlib.sha256(b"mobizon-exporter account " + key.reveal().encode()).hexdigest()[:16]
+
+
+def identity(account: Account) -> str:
+    """An account in the file: its key's fingerprint, and its place's, which is its name and URL."""
+    place = json.dumps([account.name, account.api.url])
+    digest = hashlib.sha256(b"mobizon-exporter place " + place.encode()).hexdigest()[:16]
+    return f"{fingerprint(account.api.key)}-{digest}"
 
 
 class StateFile:
@@ -131,7 +139,7 @@ def parse(content: bytes) -> Memory:
         raise StateError("it is torn, or not JSON") from None
     if not isinstance(data, dict) or "version" not in data:
         raise StateError("it is not a state file")
-    if data["version"] != VERSION:
+    if data["version"] not in READABLE:
         raise StateError(f"its version is {data['version']!r}, and only {VERSION} is understood")
     try:
         return {
@@ -149,15 +157,20 @@ def _plain(known: Remembered) -> dict[str, Any]:
         "taken_at": known.reading.taken_at,
         "changed_at": known.changed_at,
         "finished_at": known.finished_at,
+        "first_read_at": known.first_read_at,
     }
 
 
 def _remembered(known: dict[str, Any]) -> Remembered:
     reading = Reading(float(known["progress"]), int(known["status"]), float(known["taken_at"]))
-    changed_at, finished_at = float(known["changed_at"]), known["finished_at"]
-    finished_at = None if finished_at is None else float(finished_at)
-    if not all(map(math.isfinite, (reading.taken_at, changed_at, finished_at or 0.0))):
+    changed_at, finished_at = float(known["changed_at"]), _time_or_none(known["finished_at"])
+    first_read_at = _time_or_none(known.get("first_read_at"))
+    if not all(map(math.isfinite, (reading.taken_at, changed_at, finished_at or 0.0, first_read_at or 0.0))):
         raise ValueError("a time that is none")
     if not 0 <= reading.progress <= 100:  # noqa: PLR2004 - percent
         raise ValueError("a progress that is none")
-    return Remembered(reading, changed_at, finished_at)
+    return Remembered(reading, changed_at, finished_at, first_read_at)
+
+
+def _time_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)

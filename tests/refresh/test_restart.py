@@ -40,9 +40,10 @@ def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_fiv
         config = write_config(tmp_path, api.url, list(range(1, 201)), interval="50ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
-            began = time.monotonic()
-            while time.monotonic() - began < 12:
-                before = readings(exporter.scrape(0.6))
+            exporter.scrape(0.6)  # the one ask: a task a request, and the next 10 s are taken by that
+            while len(api.requests) < 195:
+                time.sleep(0.05)
+            before = readings(exporter.scrape(0.6))
             killed_at = time.time()
             assert exporter.stop(signal.SIGKILL) == -signal.SIGKILL
         api.faults[None] = sim.hang()
@@ -50,7 +51,7 @@ def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_fiv
         with ExporterProcess(*flags) as exporter:
             after = readings(exporter.scrape(0.6))
         old = {task_id for task_id, (taken, _, _) in before.items() if taken < killed_at - 5}
-        assert len(old) >= 100, "or it shows nothing"
+        assert len(old) >= 80, "or it shows nothing"
         for task_id in old:
             # it may have been read once more before the kill; what is there is never older
             assert after[task_id][0] >= before[task_id][0]
@@ -62,7 +63,7 @@ def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_fiv
         assert not {request.task_id for request in list(api.requests)[asked:]} & set(map(int, finished))
     content = (tmp_path / "state.json").read_text()
     assert DEMO_KEY not in content
-    assert json.loads(content)["version"] == 1
+    assert json.loads(content)["version"] == 2
 
 
 def test_after_a_regular_stop_nothing_is_lost(tmp_path: Path) -> None:
@@ -77,15 +78,32 @@ def test_after_a_regular_stop_nothing_is_lost(tmp_path: Path) -> None:
             assert readings(exporter.scrape(1.0)) == before
 
 
-def test_another_accounts_readings_are_not_taken_back(tmp_path: Path) -> None:
+def test_readings_outlive_a_key_that_is_replaced_while_the_exporter_is_down(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(scenarios(2), limit="off", keys=[DEMO_KEY, "Z" * 40])) as api:
+        config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
+        flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
+        with ExporterProcess(*flags) as exporter:
+            before = readings(exporter.scrape())
+            assert exporter.stop() == 0
+        assert len(before) == 2
+        api.faults[None] = sim.hang()
+        config.write_text(config.read_text().replace(DEMO_KEY, "Z" * 40))
+        with ExporterProcess(*flags) as exporter:
+            assert readings(exporter.scrape(1.0)) == before
+
+
+def test_another_accounts_readings_are_not_taken_back(tmp_path: Path) -> None:
+    with (
+        SimulatorThread(Simulator(scenarios(2), limit="off")) as api,
+        SimulatorThread(Simulator(scenarios(2), limit="off", keys=["Z" * 40])) as other,
+    ):
         config = write_config(tmp_path, api.url, [1, 2], interval="20ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
             exporter.scrape()
             assert exporter.stop() == 0
-        api.faults[None] = sim.hang()
-        config.write_text(config.read_text().replace(DEMO_KEY, "Z" * 40))
+        other.faults[None] = sim.hang()
+        config.write_text(config.read_text().replace(DEMO_KEY, "Z" * 40).replace(api.url, other.url))
         with ExporterProcess(*flags) as exporter:
             assert readings(exporter.scrape(1.0)) == {}
 
@@ -123,7 +141,7 @@ def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path:
             assert exporter.stop() == 0
     aside = list(tmp_path.glob("state.json.unusable-*"))
     assert [path.read_bytes() for path in aside] == [content]
-    assert json.loads(state.read_text())["version"] == 1
+    assert json.loads(state.read_text())["version"] == 2
 
 
 def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_path: Path) -> None:

@@ -135,13 +135,14 @@ class TestContent:
 
     def test_it_is_json_of_a_version_with_a_task_a_line(self) -> None:
         data = json.loads(dump(MEMORY))
-        assert data["version"] == VERSION == 1
+        assert data["version"] == VERSION == 2
         assert data["accounts"][fingerprint(Secret(KEY))]["123"] == {
             "progress": 62.5,
             "status": 1,
             "taken_at": 1_700_000_000.25,
             "changed_at": 1_699_999_000.5,
             "finished_at": None,
+            "first_read_at": None,
         }
         lines = dump(MEMORY).decode().splitlines()
         assert sum(line.startswith(('"123": {', '"124": {')) for line in lines) == 3
@@ -180,11 +181,11 @@ class TestContent:
             (b"null", "it is not a state file"),
             (b'"version"', "it is not a state file"),
             (b'{"accounts": {}}', "it is not a state file"),
-            (b'{"version": 2, "accounts": {}}', "its version is 2, and only 1 is understood"),
-            (b'{"version": 0, "accounts": {}}', "its version is 0, and only 1 is understood"),
-            (b'{"version": "1"}', "its version is '1', and only 1 is understood"),
-            (b'{"version": null}', "its version is None, and only 1 is understood"),
-            (b'{"version": 2}', "its version is 2, and only 1 is understood"),
+            (b'{"version": 3, "accounts": {}}', "its version is 3, and only 2 is understood"),
+            (b'{"version": 0, "accounts": {}}', "its version is 0, and only 2 is understood"),
+            (b'{"version": "1"}', "its version is '1', and only 2 is understood"),
+            (b'{"version": null}', "its version is None, and only 2 is understood"),
+            (b'{"version": 3}', "its version is 3, and only 2 is understood"),
         ],
     )
     def test_anything_else_is_refused_with_the_reason(self, content: bytes, message: str) -> None:
@@ -244,7 +245,7 @@ class TestReading:
             (dump(MEMORY)[:-10], "it is torn, or not JSON"),
             (b"key: value\n", "it is torn, or not JSON"),
             (b'{"other": "program"}', "it is not a state file"),
-            (b'{"version": 2}', "its version is 2, and only 1 is understood"),
+            (b'{"version": 3}', "its version is 3, and only 2 is understood"),
         ],
     )
     def test_one_that_cannot_be_used_is_put_aside_and_named(

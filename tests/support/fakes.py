@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from exporter.errors import ApiError, Reason, Scope
-from exporter.model import Account, AccountView, Api, Config, Reading, Secret, TaskSpec
+from exporter.model import Account, AccountView, Api, Config, Reading, Remembered, Secret, TaskSpec
 from exporter.refresh.refresher import Refresher
 
 START = 1_700_000_000.0  # the wall clock when the loop's time is 0
@@ -30,6 +30,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.wall_offset = 0.0  # what setting the clock, or a suspended machine, has added to it
         self._calls: list[tuple[float, int, FakeTimer, Callable[[], object]]] = []
         self._count = itertools.count()
 
@@ -37,7 +38,7 @@ class FakeLoop:
         return self.now
 
     def wall(self) -> float:
-        return START + self.now
+        return START + self.now + self.wall_offset
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> FakeTimer:
         timer = FakeTimer()
@@ -71,12 +72,15 @@ class FakeApi:
     latency: Callable[[], float] = field(default=lambda: 0.1)
     connect: Callable[[], float] = field(default=lambda: 0.0)
     sent: list[Sent] = field(default_factory=list)
+    starts_no_thread: bool = False
     in_flight: int = 0
     most_in_flight: int = 0
 
     def send(
         self, api: Api, task_id: int, sent: Callable[[float], None], done: Callable[[Outcome], None]
     ) -> None:
+        if self.starts_no_thread:
+            raise RuntimeError("can't start new thread")
         key = api.key.reveal()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -108,7 +112,14 @@ class World:
     def __init__(self, *accounts: Account, **settings: float) -> None:
         self.loop = FakeLoop()
         self.api = FakeApi(self.loop)
-        self.refresher = Refresher(self.loop, self.api.send, wall=self.loop.wall, rng=random.Random(1))
+        self.finished: list[tuple[str | None, int, Remembered]] = []
+        self.refresher = Refresher(
+            self.loop,
+            self.api.send,
+            wall=self.loop.wall,
+            rng=random.Random(1),
+            finished=lambda *task: self.finished.append(task),
+        )
         self.apply(*accounts, **settings)
 
     def apply(self, *accounts: Account, **settings: float) -> None:
@@ -120,6 +131,11 @@ class World:
             self.loop.now + timeout, lambda: scrape.answer(self.loop.now, self.refresher.views())
         )
         return scrape
+
+    def wait(self, task_id: int, account: str | None = None) -> Wait:
+        wait = Wait()
+        wait.give_up = self.refresher.wait_for_task(account, task_id, lambda: wait.end(self.loop.now))
+        return wait
 
     def view(self, at: int = 0) -> AccountView:
         return self.refresher.views()[at]
@@ -140,6 +156,18 @@ class Scrape:
     def took(self) -> float:
         assert self.answered_at is not None, "not answered"
         return self.answered_at - self.at
+
+
+class Wait:
+    """A program that waits for a task."""
+
+    def __init__(self) -> None:
+        self.ended_at: float | None = None
+        self.give_up: Callable[[], object] = lambda: None
+
+    def end(self, now: float) -> None:
+        assert self.ended_at is None, "ended twice"
+        self.ended_at = now
 
 
 def account(

@@ -1,0 +1,75 @@
+"""The lines that are logged of an account and its tasks: each change once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from exporter.errors import ApiError, Reason
+from exporter.model import Reading, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from exporter.refresh.task import TaskState
+
+log = structlog.get_logger(__name__)
+
+
+class TaskLog:
+    """Logs for one account; `name` is its present one."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self._failing: set[int] = set()  # tasks whose failure has been logged, but not yet its end
+        self._unknown_status: dict[int, int] = {}  # by task, the undocumented status that has been logged
+
+    def keep(self, task_ids: Container[int]) -> None:
+        """Forget the other tasks: what happens to them once they are back is news."""
+        self._failing = {task_id for task_id in self._failing if task_id in task_ids}
+        self._unknown_status = {
+            task_id: status for task_id, status in self._unknown_status.items() if task_id in task_ids
+        }
+
+    def task(self, task: TaskState, before: Reading | None, *, account_is_served: bool) -> None:
+        """Log what an answer has changed for a task; `before` is its reading until then."""
+        fields, failure, reading = self.fields(task), task.failure, task.reading
+        if failure and failure.reason is not Reason.RATE_LIMITED and account_is_served:
+            if task.spec.id not in self._failing:
+                log.warning(
+                    "Task cannot be read", **fields, reason=failure.reason.value, detail=failure.detail
+                )
+            self._failing.add(task.spec.id)
+        if failure is None and task.spec.id in self._failing:
+            self._failing.discard(task.spec.id)
+            log.info("Task can be read again", **fields)
+        if reading is None or (before and before.status == reading.status):
+            return
+        if reading.status in set(Status):
+            state = Status(reading.status).name.lower()
+            log.info("Task changed state", **fields, state=state, progress=reading.progress)
+        elif self._unknown_status.get(task.spec.id) != reading.status:
+            self._unknown_status[task.spec.id] = reading.status
+            log.warning("Task has a status that is not documented", **fields, status=reading.status)
+
+    def account(self, outcome: Reading | ApiError, *, is_served: bool) -> None:
+        """Log that the account is served no longer, or again."""
+        if not is_served and isinstance(outcome, ApiError):
+            log.error(
+                "Account is not served",
+                **self.fields(),
+                reason=outcome.reason.value,
+                detail=outcome.detail,
+            )
+        else:
+            log.info("Account is served again", **self.fields())
+
+    def fields(self, task: TaskState | None = None) -> dict[str, object]:
+        """The account and the task, as fields of a line."""
+        fields: dict[str, object] = {"account": self.name} if self.name else {}
+        if task:
+            fields["task_id"] = task.spec.id
+            if task.spec.name:
+                fields["name"] = task.spec.name
+        return fields
