@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 
-.PHONY: help demo test check format dashboards screenshot bench clean
+.PHONY: help demo test check lowest format dashboards screenshot bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -32,6 +32,13 @@ check: $(VENV)/.development  ## everything CI demands: format, lint, types, test
 	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-fail-under=$(COVERAGE)
 	$(BIN)/python -m pytest -m alone
 
+lowest:  ## run the tests on the lowest versions of the runtime dependencies that are allowed
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	sed -n 's/^    "\([a-z0-9-]*\)>=\([0-9.]*\).*",$$/\1==\2/p' pyproject.toml > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -n 4 --dist loadscope -m 'not alone'
+
 format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -47,4 +54,4 @@ bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV)-lowest .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
