@@ -32,7 +32,7 @@ class Plain(Collector):
     """The families of task series, made once; five samples a task, none of which has failed."""
 
     def __init__(self, tasks: Sequence[TaskView]) -> None:
-        self._families = [Metric(name, documentation, "gauge") for name, documentation in FAMILIES]
+        self._families = [Metric(name, documentation, "gauge") for name, documentation in FAMILIES.items()]
         for view in tasks:
             reading = view.reading
             assert reading  # of views()

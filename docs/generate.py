@@ -20,7 +20,7 @@ from exporter.config.load import load
 from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
-from exporter.model import STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
+from exporter.model import FINAL, STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
 from exporter.refresh import backoff, task
 
 if TYPE_CHECKING:
@@ -221,8 +221,10 @@ _EVER: Final = "always"
 _ONCE_READ: Final = "from the first good reading on"
 _WHEN: Final = {
     "mobizon_task_progress": (
-        "from the first good reading on. While requests for the task fail it stays until the reading is "
-        "`stale_after` old; a task that is not found loses it at once. Final values never go stale"
+        "from the first good reading on. While requests for the task fail, or its account is in back-off, it "
+        "stays until that has lasted for `stale_after` or two full refreshes, whichever is longer; where the "
+        "reading was old by then, not as long. A task that is not found loses it at once. Final values never "
+        "go stale"
     ),
     "mobizon_task_status": (
         "as `mobizon_task_progress`. A status that Mobizon does not document is exported as it is"
@@ -233,14 +235,23 @@ _WHEN: Final = {
     "mobizon_task_last_change_timestamp_seconds": _ONCE_READ,
     "mobizon_tasks": _EVER,
     "mobizon_up": (
-        "from the first answer or failure on. 1: served; 0: not. An answer that speaks of one task alone, "
-        "such as `not_found`, proves that the account is served"
+        "from the first answer or failure on, while a task is active: with none nothing is asked, so nothing "
+        "is known. 1: served; 0: not. An answer that speaks of one task alone, such as `not_found`, proves "
+        "that the account is served"
     ),
-    "mobizon_api_requests": "always; counted from the start of the process",
+    "mobizon_api_requests": (
+        "always; counted from the start of the process, whatever happens to the account's key and list"
+    ),
     "mobizon_api_request_failures": "always, with every reason",
     "mobizon_api_request_duration_seconds": "always; failed requests count, too",
     "mobizon_api_request_interval_seconds": "always: `request_interval`, plus what refusals have added",
     "mobizon_tasks_due": _EVER,
+    "mobizon_tasks_finished": (
+        "always, for `completed` and `rejected`. A task counts if it had been read while it was unfinished"
+    ),
+    "mobizon_task_duration_seconds": (
+        "always, for `completed` and `rejected`. The time of the first reading is in the state file"
+    ),
     "mobizon_exporter_build_info": _EVER,
     "mobizon_exporter_config_last_reload_successful": _EVER,
     "mobizon_exporter_config_last_reload_success_timestamp_seconds": _EVER,
@@ -350,6 +361,8 @@ def _sample() -> Snapshot:
         failures=dict.fromkeys(Reason, 0),
         durations=durations,
         tasks=(task,),
+        finished=dict.fromkeys(sorted(FINAL), 0),
+        task_durations=dict.fromkeys(sorted(FINAL), durations),
     )
     return Snapshot((account,))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from exporter.metrics.account_series import AccountSeries
 from exporter.metrics.families import Snapshot, SnapshotCollector
 from exporter.metrics.task_series import TaskSeries
 
@@ -52,6 +53,7 @@ class Exposition:
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
         self._tasks = TaskSeries()
+        self._accounts = AccountSeries()
         self._collector = SnapshotCollector()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self._collector)
@@ -77,8 +79,10 @@ class Exposition:
             self._collector.snapshot = snapshot = self._snapshot()
 
             def rendered() -> bytes:
-                text = self._tasks.render(snapshot.accounts).encode() + encode(self._registry)
-                body = pack(text, compress=compress)
+                openmetrics = content_type.startswith("application/openmetrics-text")
+                text = self._tasks.render(snapshot.accounts)
+                text += self._accounts.render(snapshot.accounts, openmetrics=openmetrics)
+                body = pack(text.encode() + encode(self._registry), compress=compress)
                 self._took.append(time.monotonic() - began)
                 return body
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,12 +20,14 @@ from prometheus_client.registry import Collector
 
 from exporter import __version__
 from exporter.errors import Reason
+from exporter.metrics import account_series, task_series
 from exporter.metrics import exposition as exposition_module
-from exporter.metrics import task_series as series
+from exporter.metrics.account_series import AccountSeries
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot, SnapshotCollector
 from exporter.metrics.task_series import TaskSeries
-from exporter.model import AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from exporter.metrics.text import sample
+from exporter.model import AccountView, Durations, Failure, Reading, Status, TaskSpec, TaskView
 from tests.support.tools import need
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -46,6 +48,11 @@ def account(*tasks: TaskView, name: str | None = None, up: bool | None = True) -
         failures=dict.fromkeys(Reason, 0) | {Reason.TIMEOUT: 2},
         durations=Durations((0.1, 1.0), (10, 2, 1), 7.5),
         tasks=tasks,
+        finished={Status.COMPLETED: 3, Status.REJECTED: 0},
+        task_durations={
+            Status.COMPLETED: Durations((10.0, 60.0), (1, 1, 1), 100.5),
+            Status.REJECTED: Durations((10.0, 60.0), (0, 0, 0), 0.0),
+        },
     )
 
 
@@ -84,7 +91,9 @@ def exposed(snapshot: Snapshot, generate: Callable[[CollectorRegistry], bytes] =
     collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
     collector.snapshot = snapshot
     registry.register(collector)
-    text = TaskSeries().render(snapshot.accounts) + generate(registry).decode()
+    text = TaskSeries().render(snapshot.accounts)
+    text += AccountSeries().render(snapshot.accounts, openmetrics=generate is generate_openmetrics)
+    text += generate(registry).decode()
     return text.replace(platform.python_version(), "3.x").replace(f'version="{__version__}"', 'version="x"')
 
 
@@ -110,6 +119,8 @@ def test_every_metric_that_is_promised_is_there() -> None:
         ("mobizon_api_request_duration_seconds", "histogram"),
         ("mobizon_api_request_interval_seconds", "gauge"),
         ("mobizon_tasks_due", "gauge"),
+        ("mobizon_tasks_finished_total", "counter"),
+        ("mobizon_task_duration_seconds", "histogram"),
         ("mobizon_exporter_build_info", "gauge"),
         ("mobizon_exporter_config_last_reload_successful", "gauge"),
         ("mobizon_exporter_config_last_reload_success_timestamp_seconds", "gauge"),
@@ -177,26 +188,52 @@ def test_kept_lines_are_what_the_library_makes_of_plain_families(
     assert text.encode() == generate(registry)
 
 
+def samples_made(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[str]:
+    """The samples that a module has formatted, from now on."""
+    made: list[str] = []
+
+    def counted(name: str, labels: str, value: float) -> str:
+        made.append(f"{name}{{{labels}}}")
+        return sample(name, labels, value)
+
+    monkeypatch.setattr(module, "sample", counted)
+    return made
+
+
 def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    formatted = []
-    lines = series._lines
-
-    def counted(name: str | None, view: TaskView, inside: str) -> tuple[str, ...]:
-        formatted.append(view.spec.id)
-        return lines(name, view, inside)
-
-    monkeypatch.setattr(series, "_lines", counted)
-    kept = TaskSeries()
-    first = kept.render((account(*TASKS),))
-    assert kept.render((account(*TASKS),)) == first
-    assert formatted == [task.spec.id for task in TASKS]
+    made = samples_made(monkeypatch, task_series)
+    series = TaskSeries()
+    first = series.render((account(*TASKS),))
+    assert len(made) == first.count("task_id=")
+    assert series.render((account(*TASKS),)) == first
+    assert len(made) == first.count("task_id=")
+    made.clear()
     changed = replace(TASKS[1], reading=Reading(46, 1, 1700000002.0))
-    assert "} 46.0" in kept.render((account(TASKS[0], changed),))
-    assert formatted[len(TASKS) :] == [2]
-    assert 'task_id="3"' not in kept.render((account(TASKS[0]),))
-    assert len(kept._known) == 1
+    text = series.render((account(TASKS[0], changed),))
+    assert "} 46.0" in text
+    assert 'task_id="3"' not in text
+    assert len(made) == 5
+    assert all('task_id="2"' in name for name in made)
+    made.clear()
+    series.render((account(*TASKS[:3]),))
+    assert any('task_id="3"' in name for name in made), "it had been forgotten"
+
+
+def test_what_has_not_changed_of_an_account_is_not_formatted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = samples_made(monkeypatch, account_series)
+    series, view = AccountSeries(), account(*TASKS)
+    first = series.render((view,), openmetrics=False)
+    made.clear()
+    assert series.render((account(*TASKS),), openmetrics=False) == first
+    assert not made
+    again = series.render(
+        (replace(view, requests=14, failures={**view.failures, Reason.TIMEOUT: 3}),), openmetrics=False
+    )
+    assert 'mobizon_api_request_failures_total{reason="timeout"} 3.0' in again
+    assert len(made) == 1 + len(Reason)
+    assert series.render((), openmetrics=False).count("mobizon_up") == 2
 
 
 async def test_whoever_asks_at_the_same_time_shares_one_rendering() -> None:
