@@ -155,13 +155,16 @@ def reads_like(document: str) -> str:
     return " ".join(TEXTS[document].split())
 
 
+INTEGRATION = "docs/integration.md"
 KINDS = {"sh", "console", "yaml", "php", "promql", "text"}
 """`text` is a diagram, a formula or an output; those of outputs are compared by tests of their own."""
+PROGRAMS = {"bash", "php", "python"}
+"""Whole programs, which tests/test_integration.py runs."""
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_snippet_is_of_a_kind_that_is_tested(block: Block) -> None:
-    assert block.language in KINDS
+    assert block.language in KINDS | (PROGRAMS if block.document == INTEGRATION else set())
     if block.language == "yaml":
         assert kind_of(block.name)
 
@@ -215,7 +218,7 @@ def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
-        "id": "125",
+        "id": "103",  # completed, in the demo
         "PROBE_PASSWORD": PASSWORD,
     }
     return subprocess.run(
@@ -234,7 +237,11 @@ def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "document",
-    [name for name in DOCUMENTS if {b.language for b in BLOCKS if b.document == name} & {"sh", "console"}],
+    [
+        name
+        for name in DOCUMENTS
+        if name != INTEGRATION and {b.language for b in BLOCKS if b.document == name} & {"sh", "console"}
+    ],
 )
 def test_the_commands_of_a_document_work_one_after_the_other(
     document: str, tmp_path: Path, demo: ExporterProcess, protected: ExporterProcess
@@ -299,27 +306,45 @@ def registered(folder: Path) -> set[int]:
     return {task.id for task in tasks if task.name == "spring-sale"}
 
 
-def test_the_two_lines_of_shell_register_a_task(tmp_path: Path) -> None:
+def test_two_lines_of_shell_list_a_task(tmp_path: Path) -> None:
     furnish(tmp_path)
     (tmp_path / "tasks.d").mkdir()
-    (lines,) = [block.text for block in of("sh") if block.document == "README.md" and "mv " in block.text]
+    (lines,) = [block.text for block in of("sh") if block.document == INTEGRATION and "mv " in block.text]
     first, second = lines.splitlines()
     assert shell(tmp_path, first).returncode == 0
     assert registered(tmp_path) == {124}, "half of it shows nothing"
     assert shell(tmp_path, second).returncode == 0
-    assert registered(tmp_path) == {124, 125}
+    assert registered(tmp_path) == {124, 103}
 
 
-@pytest.mark.parametrize("block", of("php"), ids=str)
-def test_the_two_lines_of_php_register_a_task(block: Block, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [b for b in of("php") if b.document in READMES], ids=str)
+@pytest.mark.parametrize(
+    ("code", "data", "listed"),
+    [
+        (100, "125", {124, 125}),
+        (100, 125, {124, 125}),
+        (0, [{"recipient": "77010000000", "code": 0}], {124}),
+        (12, None, {124}),
+    ],
+)
+def test_the_lines_of_php_list_what_is_a_background_task_and_nothing_else(
+    block: Block, code: int, data: object, listed: set[int], tmp_path: Path
+) -> None:
     need("php")
     furnish(tmp_path)
     (tmp_path / "tasks.d").mkdir()
-    answer = json.dumps({"code": 100, "data": "125", "message": ""})
-    (tmp_path / "register.php").write_text(f"<?php\n$answer = json_decode('{answer}');\n{block.text}")
-    assert len(block.text.splitlines()) == 2
-    assert shell(tmp_path, "php register.php").stdout == ""
-    assert registered(tmp_path) == {124, 125}
+    client = f"""<?php
+    $mobizon = new class {{
+        function getCode() {{ return {code}; }}
+        function getData() {{ return json_decode('{json.dumps(data)}'); }}
+        function getMessage() {{ return 'why'; }}
+    }};
+    """
+    (tmp_path / "register.php").write_text(client + block.text)
+    done = shell(tmp_path, "php register.php")
+    assert (done.returncode == 0) == (code == 100)
+    assert code == 100 or f"no task was started: {code} why" in done.stdout
+    assert registered(tmp_path) == listed
 
 
 # Configurations.

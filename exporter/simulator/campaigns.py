@@ -21,7 +21,7 @@ BACKGROUND: Final = 100
 SENT: Final = 2
 MAX_LISTED: Final = 500
 REJECTED_GROUP: Final = "13"
-DEFAULT_LOAD: Final[Scenario] = growing(20, delay=5)
+DEFAULT_LOAD: Final[Scenario] = growing(15, delay=3)
 UNFINISHED: Final = frozenset({Status.WAITING, Status.IN_PROGRESS})
 
 Reply: TypeAlias = tuple[int, Any]

@@ -1,0 +1,284 @@
+"""The programs of docs/integration.md, run against the simulated Mobizon, and exporters real and scripted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from exporter import simulator
+from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
+from tests.support.processes import ROOT
+from tests.support.promtools import free_port
+from tests.support.tools import need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TEXT = (ROOT / "docs/integration.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAMS = {
+    "campaign.sh": ("sh", ("curl", "jq")),
+    "campaign.php": ("php", ("php",)),
+    "campaign-plain.php": ("php", ("php",)),
+    "campaign.py": (sys.executable, ()),
+}
+EACH_PROGRAM = pytest.mark.parametrize("program", PROGRAMS)
+
+
+def files() -> dict[str, str]:
+    """The files that the page consists of, by the names in their first lines."""
+    found = {}
+    for _, text in BLOCKS:
+        head = re.match(r"(?:#!/bin/sh\n# |<\?php // |\"\"\")([\w/-]+\.(?:sh|php|py))", text)
+        if head:
+            found[head[1]] = text
+    return found
+
+
+@dataclass
+class Run:
+    """What a program did."""
+
+    status: int
+    output: str
+    errors: str
+    sent: list[int | None]
+    """The codes of the calls of campaign/send."""
+
+
+@dataclass
+class Workplace:
+    """A folder with the programs, and the simulated Mobizon that they talk to."""
+
+    folder: Path
+    mobizon: Simulator
+    key: str = DEMO_KEY
+    patience: dict[str, str] = field(default_factory=lambda: {"PAUSE": "1", "TRIES": "2"})
+
+    def start(self, program: str, exporter: str, groups: str = "7") -> subprocess.Popen[str]:
+        command, tools = PROGRAMS[program]
+        for tool in tools:
+            need(tool)
+        (self.folder / "mobizon_key").write_text(f"{self.key}\n")
+        (self.folder / "vendor").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tests/support/mobizon_api.php", self.folder / "vendor/autoload.php")
+        for name, text in files().items():
+            if "/" not in name:
+                (self.folder / name).write_text(text)
+        return subprocess.Popen(
+            [command, program, "1", groups],
+            cwd=self.folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "MOBIZON_API": self.mobizon.url,
+                "EXPORTER": exporter,
+                **self.patience,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> Run:
+        output, errors = process.communicate(timeout=60)
+        assert DEMO_KEY not in output + errors
+        sent = [request.code for request in self.mobizon.requests if request.method == "campaign/send"]
+        return Run(process.returncode, output, errors, sent)
+
+    def run(self, program: str, exporter: str, groups: str = "7") -> Run:
+        return self.finish(self.start(program, exporter, groups))
+
+
+# With an exporter that answers as told.
+
+
+class Scripted:
+    """An exporter that answers waits with these statuses, one after the other, and the last for ever."""
+
+    def __init__(self, *waits: int, register: int = 201) -> None:
+        self.waits = list(waits)
+        self.register = register
+        self.seen: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                body = json.loads(self.rfile.read(length)) if length else None
+                status = outer.answer(self.command, self.path, body)
+                content = json.dumps({"error": f"scripted {status}", "state": "unknown"}).encode()
+                self.send_response(status)
+                if status in {429, 503}:
+                    self.send_header("Retry-After", "1")
+                if status != 204:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if status != 204:
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_DELETE = handle_any  # noqa: N815 - names that http.server looks for
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, method: str, path: str, body: object) -> int:
+        self.seen.append(method)
+        assert re.fullmatch(r"/api/v1/tasks/1001(/wait)?", path)
+        if method == "PUT":
+            assert body == {"name": "campaign-1"}
+            return self.register
+        if method == "DELETE":
+            return 204
+        assert path.endswith("/wait")
+        return self.waits.pop(0) if len(self.waits) > 1 else self.waits[0]
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Scripted]:
+        thread = threading.Thread(target=self._server.serve_forever)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Iterator[Workplace]:
+    """Mobizon loads at once, so that a campaign can be sent at any moment."""
+    load = simulator.completed()
+    with SimulatorThread(Simulator({}, limit="off", load=load)) as mobizon:
+        yield Workplace(tmp_path, mobizon)
+
+
+@EACH_PROGRAM
+def test_waits_go_on_until_the_task_is_finished(program: str, loaded: Workplace) -> None:
+    with Scripted(504, 504, 503, 504, 502, 200, register=200).serving() as exporter:
+        run = loaded.run(program, exporter.url)
+    assert (run.status, run.sent) == (0, [0]), run.errors
+    assert exporter.seen == ["PUT", *["GET"] * 6]
+
+
+@EACH_PROGRAM
+@pytest.mark.parametrize("wait", [404, 400, 401])
+def test_an_answer_that_will_not_change_fails_at_once(program: str, wait: int, loaded: Workplace) -> None:
+    with Scripted(504, wait).serving() as exporter:
+        run = loaded.run(program, exporter.url)
+    assert (run.status, run.sent) == (1, [])
+    assert f"scripted {wait}" in run.errors
+    assert exporter.seen == ["PUT", "GET", "GET"]
+
+
+@EACH_PROGRAM
+def test_an_exporter_that_stays_out_of_order_fails_in_the_end(program: str, loaded: Workplace) -> None:
+    with Scripted(504, 503).serving() as exporter:
+        run = loaded.run(program, exporter.url)
+    assert (run.status, run.sent) == (1, [])
+    assert "the exporter does not answer" in run.errors
+    assert exporter.seen == ["PUT", "GET", "GET", "GET"]
+
+
+@EACH_PROGRAM
+def test_an_exporter_that_is_down_fails_in_the_end(program: str, loaded: Workplace) -> None:
+    run = loaded.run(program, f"http://127.0.0.1:{free_port()}")
+    assert (run.status, run.sent) == (1, [])
+    assert run.errors.splitlines()[-1].startswith("campaign 1 is not sent: ")
+
+
+@EACH_PROGRAM
+@pytest.mark.parametrize("register", [400, 403, 409, 507])
+def test_a_registration_that_is_refused_fails(program: str, register: int, loaded: Workplace) -> None:
+    with Scripted(200, register=register).serving() as exporter:
+        run = loaded.run(program, exporter.url)
+    assert (run.status, run.sent) == (1, [])
+    assert f"scripted {register}" in run.errors
+    assert "GET" not in exporter.seen
+
+
+@EACH_PROGRAM
+def test_a_call_that_starts_no_task_registers_nothing(program: str, loaded: Workplace) -> None:
+    with Scripted(200).serving() as exporter:
+        run = loaded.run(program, exporter.url, groups="")
+        assert (run.status, run.sent, exporter.seen) == (1, [], [])
+        assert "no load was started" in run.errors
+
+
+@EACH_PROGRAM
+def test_a_wrong_key_fails_and_is_not_shown(program: str, loaded: Workplace) -> None:
+    loaded.key = "WrongKey" * 5
+    with Scripted(200).serving() as exporter:
+        run = loaded.run(program, exporter.url)
+    assert (run.status, run.sent, exporter.seen) == (1, [], [])
+    assert loaded.key not in run.output + run.errors
+
+
+@EACH_PROGRAM
+def test_a_mobizon_that_is_down_fails_without_showing_the_key(program: str, loaded: Workplace) -> None:
+    loaded.mobizon.url = f"http://127.0.0.1:{free_port()}"
+    run = loaded.run(program, "http://127.0.0.1:9")
+    assert (run.status, run.sent) == (1, [])
+    assert run.errors.splitlines()[-1].startswith("campaign 1 is not sent: ")
+
+
+@EACH_PROGRAM
+def test_a_campaign_that_mobizon_does_not_send_fails(program: str, tmp_path: Path) -> None:
+    unfinished = Simulator({}, limit="off", load=simulator.waiting())
+    with SimulatorThread(unfinished) as mobizon, Scripted(200).serving() as exporter:
+        run = Workplace(tmp_path, mobizon).run(program, exporter.url)
+    assert (run.status, run.sent) == (1, [10])
+    assert "campaign 1 is not sent: " in run.errors
+
+
+# Laravel.
+
+
+@pytest.mark.parametrize("wait", [200, 504, 503, 409, 404, 500])
+def test_the_job_does_with_each_answer_what_it_should(wait: int, loaded: Workplace) -> None:
+    php = need("php")
+    job = loaded.folder / "SendCampaign.php"
+    job.write_text(files()["app/Jobs/SendCampaign.php"])
+    subprocess.run([php, "-l", str(job)], check=True, capture_output=True)
+    url = f"{loaded.mobizon.url}/service/campaign/addRecipients?output=json&api=v1&apiKey={DEMO_KEY}"
+    requests.post(url, data={"id": 1, "recipientGroups": 7}, timeout=10)
+    with Scripted(wait).serving() as exporter:
+        done = subprocess.run(
+            [php, str(ROOT / "tests/support/laravel.php"), str(job), exporter.url],
+            env={"PATH": os.environ["PATH"], "MOBIZON_API": loaded.mobizon.url, "MOBIZON_KEY": DEMO_KEY},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    outcome = json.loads(done.stdout)
+    sent = [request.code for request in loaded.mobizon.requests if request.method == "campaign/send"]
+    assert exporter.seen == ["PUT", "GET", *(["DELETE"] if wait == 409 else [])]
+    assert sent == ([0] if wait == 200 else [])
+    match wait:
+        case 200:
+            assert outcome == []
+        case 504:
+            assert outcome == ["released", 0]
+        case 503:
+            assert outcome == ["released", 1], "as Retry-After says"
+        case 409 | 404:
+            assert outcome[0] == "failed"
+        case _:
+            assert outcome[0] == "thrown", "the queue tries again"
