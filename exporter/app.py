@@ -26,7 +26,8 @@ from exporter.refresh.refresher import Refresher
 from exporter.refresh.statefile import StateFile
 from exporter.web import webconfig
 from exporter.web.auth import protect
-from exporter.web.routes import Pages, abort_slow_readers
+from exporter.web.routes import Pages
+from exporter.web.sending import abort_slow_readers
 from exporter.web.server import Server
 
 if TYPE_CHECKING:

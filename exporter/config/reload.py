@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 class Reloader:
-    """Runs one check of the files at a time.
+    """Runs one check of the files at a time, to its end, whoever waits for it.
 
     Calls made during a check share the next one, for this one may have passed what is new to them.
     """
@@ -38,8 +38,7 @@ class Reloader:
         self._source = source
         self._apply = apply
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="config")
-        self._check: asyncio.Task[None] | None = None
-        self._started = False  # whether the thread has begun the last check
+        self._waiting: dict[bool, asyncio.Task[None]] = {}  # checks that the thread has not begun, by `force`
 
     @property
     def status(self) -> WatchStatus:
@@ -48,14 +47,11 @@ class Reloader:
 
     async def check(self) -> None:
         """Put in force what has changed, if anything has."""
-        if self._check is None or self._check.done() or self._started:
-            self._started = False
-            self._check = asyncio.create_task(self._run_or_log())
-        await asyncio.shield(self._check)
+        await self._share(force=False)
 
     async def reload(self) -> None:
         """Read everything again; raises ConfigError if the configuration cannot be used."""
-        await self._run(force=True)
+        await self._share(force=True)
 
     async def reload_or_log(self) -> None:
         """Read everything again, and log what is wrong."""
@@ -69,20 +65,28 @@ class Reloader:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _run_or_log(self) -> None:
-        try:
-            await self._run(force=False)
-        except Exception:
-            # whatever is odd about the files, scrapes go on with the configuration in force
-            log.exception("Configuration files cannot be looked at")
+    async def _share(self, *, force: bool) -> None:
+        task = self._waiting.get(force)
+        if task is None or task.done():
+            task = self._waiting[force] = asyncio.create_task(self._run(force=force))
+            # an error of a check that nobody waits for any more is not to be reported as forgotten
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(task)
 
     async def _run(self, *, force: bool) -> None:
         loop = asyncio.get_running_loop()
-        config = await loop.run_in_executor(self._thread, self._read, force)
-        if config is not None:
-            self._apply(config)
-            log.info("Configuration reloaded", tasks=sum(len(account.tasks) for account in config.accounts))
+        try:
+            config = await loop.run_in_executor(self._thread, self._read, force)
+            if config is not None:
+                self._apply(config)
+                tasks = sum(len(account.tasks) for account in config.accounts)
+                log.info("Configuration reloaded", tasks=tasks)
+        except Exception:
+            if force:
+                raise
+            # whatever is odd about the files, scrapes go on with the configuration in force
+            log.exception("Configuration files cannot be looked at")
 
     def _read(self, force: bool) -> Config | None:  # noqa: FBT001 - an executor passes no names
-        self._started = self._started or not force
+        self._waiting.pop(force, None)
         return self._source.check(force=force)

@@ -1,4 +1,4 @@
-"""What is answered under which path."""
+"""The handlers of all paths but the registry's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from aiohttp import web
 
 from exporter import __version__
 from exporter.errors import ConfigError
-from exporter.metrics.exposition import Renderer, pack
+from exporter.metrics.exposition import pack
+from exporter.metrics.renderer import BusyError, Renderer
 from exporter.web import page
+from exporter.web.sending import accepts_gzip, send
 from exporter.web.tasks_json import tasks_json
 from exporter.web.translations import language_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.typedefs import Handler
 
@@ -31,10 +33,10 @@ log = structlog.get_logger(__name__)
 
 SCRAPE_TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 WAIT_WITHOUT_HEADER: Final = 9.5  # Prometheus's default scrape_timeout of 10 s, less the usual offset
-LONGEST_CHECK: Final = 0.25  # seconds that a scrape waits for a look at the configuration files
-PIECE: Final = 64 * 1024  # bytes sent at a time, so that a peer that does not read is noticed
-SEND_TIMEOUT: Final = 30.0  # seconds for a whole answer
-LONGEST_QUERY: Final = 200  # characters of the page's filter
+MAX_SCRAPE_TIMEOUT: Final = 300.0  # seconds, whatever the header says
+MAX_CHECK_WAIT: Final = 0.25  # seconds that a scrape waits for a check of the configuration files
+RETRY_AFTER: Final = 1  # seconds, where too many pages are asked for at once
+MAX_QUERY: Final = 200  # characters of the page's filter
 
 
 class Pages:
@@ -81,22 +83,22 @@ class Pages:
         loop = asyncio.get_running_loop()
         patience = self._patience(request)
         # what it waited for has to be rendered, too; a machine that stood still counts for little
-        deadline = loop.time() + patience - min(self._exposition.takes, patience / 4)
-        with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the look goes on
-            await asyncio.wait_for(asyncio.shield(self._check()), LONGEST_CHECK)
+        deadline = loop.time() + patience - min(self._exposition.render_seconds, patience / 4)
+        with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the check goes on
+            await asyncio.wait_for(self._check(), MAX_CHECK_WAIT)
         answered = asyncio.Event()
         give_up = self._refresher.refresh(deadline, answered.set)
         try:
             await answered.wait()
         finally:
             give_up()
-        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        compress = accepts_gzip(request.headers.get("Accept-Encoding", ""))
         accept = ",".join(request.headers.getall("Accept", []))
         body, content_type = await self._exposition.render(accept, compress=compress)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if compress:
             headers["Content-Encoding"] = "gzip"
-        return await _send(request, body, headers)
+        return await send(request, body, headers)
 
     def _patience(self, request: web.Request) -> float:
         """How long the scrape may wait to be answered, in seconds."""
@@ -106,13 +108,13 @@ class Pages:
             return WAIT_WITHOUT_HEADER
         if not math.isfinite(timeout) or timeout <= 0:
             return WAIT_WITHOUT_HEADER
-        return max(0.0, timeout - self._timeout_offset)
+        return max(0.0, min(timeout, MAX_SCRAPE_TIMEOUT) - self._timeout_offset)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """The status page. To look is to ask, but not to wait."""
         self._look()
         language = language_of(request.headers.get("Accept-Language"))
-        query = request.query.get("q", "")[:LONGEST_QUERY]
+        query = request.query.get("q", "")[:MAX_QUERY]
 
         def begin() -> Callable[[], bytes]:
             accounts = self._refresher.views()
@@ -146,16 +148,21 @@ class Pages:
         begin: Callable[[], Callable[[], bytes]],
         headers: dict[str, str],
     ) -> web.StreamResponse:
-        compress = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
+        compress = accepts_gzip(request.headers.get("Accept-Encoding", ""))
 
         def packed() -> Callable[[], bytes]:
             render = begin()
             return lambda: pack(render(), compress=compress)
 
-        body = await self._renderer.render((*wanted, compress), packed)
+        try:
+            body = await self._renderer.render((*wanted, compress), packed)
+        except BusyError:
+            return web.Response(
+                status=503, text="503: too many pages at once\n", headers={"Retry-After": str(RETRY_AFTER)}
+            )
         vary = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
         encoding = {"Content-Encoding": "gzip"} if compress else {}
-        return await _send(request, body, {**headers, "Vary": vary, **encoding})
+        return await send(request, body, {**headers, "Vary": vary, **encoding})
 
     async def _static(self, request: web.Request) -> web.Response:
         file = page.static_files().get(request.match_info["name"])
@@ -169,7 +176,8 @@ class Pages:
     def _look(self) -> None:
         """Ask for every task, and have the files looked at, without waiting for either."""
         self._refresher.ask()
-        self._looking = asyncio.ensure_future(self._check())
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._check())
 
     async def _healthy(self, _request: web.Request) -> web.Response:
         return web.Response(text="mobizon-exporter is healthy.\n")
@@ -189,45 +197,6 @@ class Pages:
         return web.Response(text="Configuration reloaded.\n")
 
 
-async def _send(request: web.Request, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
-    """Answer in pieces, so that many peers that do not read cost little memory."""
-    if len(body) <= PIECE:
-        return web.Response(body=body, headers=headers)
-    response = web.StreamResponse(headers=headers)
-    response.content_length = len(body)
-    await response.prepare(request)
-    if request.method != "HEAD":
-        async with _patience_with(request):
-            for at in range(0, len(body), PIECE):
-                await response.write(body[at : at + PIECE])
-    return response
-
-
-@contextlib.asynccontextmanager
-async def _patience_with(request: web.Request) -> AsyncIterator[None]:
-    """Hang up on a peer that has not taken its answer in time."""
-    try:
-        async with asyncio.timeout(SEND_TIMEOUT):
-            yield
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-
-
-@web.middleware
-async def abort_slow_readers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The outermost middleware: every answer, also a refusal, is taken in time or not at all."""
-    response: web.StreamResponse
-    try:
-        response = await handler(request)
-    except web.HTTPException as refusal:
-        response = refusal
-    async with _patience_with(request):
-        await response.prepare(request)
-        await response.write_eof()
-    return response
-
-
 @web.middleware
 async def _log_unhandled_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A handler that fails is told of in the log, and its peer gets no details."""
@@ -242,12 +211,3 @@ async def _log_unhandled_errors(request: web.Request, handler: Handler) -> web.S
 
 async def _no_sniffing(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header (RFC 9110, 12.5.3) allows gzip."""
-    for part in header.lower().split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip() == "gzip":
-            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False

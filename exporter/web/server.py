@@ -42,7 +42,12 @@ class Server:
         if tls:
             asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
         self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN, handle_signals=False
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,  # what a peer that has hung up waited for is not waited for any more
+            keepalive_timeout=KEEPALIVE,
+            shutdown_timeout=SHUTDOWN,
         )
         self._servers: list[asyncio.Server] = []
         self._most = MOST_CONNECTIONS

@@ -211,6 +211,28 @@ class TestAReload:
         await world.reloader.reload()
         assert world.applied == [config("new")]
 
+    async def test_those_who_ask_before_it_begins_share_it(self, world: World) -> None:
+        world.source.free = False
+        reloads = [asyncio.create_task(world.reloader.reload()) for _ in range(20)]
+        await world.source.begun(1)
+        reloads += [asyncio.create_task(world.reloader.reload()) for _ in range(20)]
+        await settled()
+        world.source.let_go(2)
+        await done(*reloads)
+        assert world.source.looks == [True, True]
+
+    async def test_one_whose_peer_hangs_up_is_put_in_force_all_the_same(self, world: World) -> None:
+        """The files have been read by then, and would pass for unchanged afterwards."""
+        world.source.free = False
+        world.source.finds = config("new")
+        reload = asyncio.create_task(world.reloader.reload())
+        await world.source.begun(1)
+        reload.cancel()
+        await settled()
+        world.source.let_go(2)
+        await world.reloader.reload()
+        assert world.applied == [config("new")] * 2
+
     async def test_for_a_signal_all_that_is_wrong_is_logged(self, world: World) -> None:
         world.source.raises = ConfigError(["config.yaml:1: one", "config.yaml:2: two"])
         with capture_logs() as logs:

@@ -122,6 +122,15 @@ class ExporterProcess:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
+    def cpu_seconds(self) -> float:
+        """The processor time that it has had."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def open_files(self) -> int:
+        """How many files and connections it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def memory(self, field: str = "VmRSS") -> int:
         """Bytes of resident memory; `VmHWM` is the most there has been."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -2,11 +2,13 @@
 
 import asyncio
 import resource
+import socket
 import ssl
 import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
@@ -123,3 +125,34 @@ def test_slow_silent_and_idle_peers_harm_nobody(over: str, tmp_path: Path) -> No
     assert max(figures["health"]) < 0.5
     assert max(figures["dropped"]) < 60
     assert peak < 200e6
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/api/v1/tasks"])
+def test_a_thousand_peers_that_have_hung_up_cost_nothing_any_more(path: str, tmp_path: Path) -> None:
+    """The tasks stay due, and each answer is news to every scrape that waits."""
+    listed = list(range(1, 201))
+    with SimulatorThread(Simulator({number: sim.stalled() for number in listed}, limit="off")) as api:
+        config = write_config(tmp_path, api.url, listed, interval="100ms")
+        with ExporterProcess("--config.file", str(config)) as exporter:
+            address = ("127.0.0.1", int(exporter.url.rpartition(":")[2]))
+
+            def cpu_of(seconds: float) -> float:
+                before = exporter.cpu_seconds()
+                time.sleep(seconds)
+                return exporter.cpu_seconds() - before
+
+            assert requests.get(exporter.url + "/api/v1/tasks", timeout=5).ok  # which asks for every task
+            before, files = cpu_of(3), exporter.open_files()
+            for _ in range(1000):
+                with socket.create_connection(address) as peer:
+                    peer.sendall(
+                        f"GET {path} HTTP/1.1\r\nHost: x\r\n"
+                        "X-Prometheus-Scrape-Timeout-Seconds: 300\r\n\r\n".encode()
+                    )
+            time.sleep(2)
+            after = cpu_of(3)
+            print(f"{path}: CPU in 3 s {before:.2f} s before, {after:.2f} s after")
+            assert after < 2 * before + 0.15
+            assert exporter.open_files() <= files + 2
+            assert exporter.stop() == 0
+            assert "Traceback" not in exporter.output()
