@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 
-.PHONY: help demo test check lowest format dashboards screenshot bench clean
+.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -25,10 +25,12 @@ test: $(VENV)/.development  ## run the tests
 	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
-check: $(VENV)/.development  ## everything CI demands: format, lint, types, tests with coverage
+lint: $(VENV)/.development  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint  ## everything CI demands: format, lint, types, tests with coverage
 	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-fail-under=$(COVERAGE)
 	$(BIN)/python -m pytest -m alone
 
@@ -43,6 +45,9 @@ format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+alerts: $(VENV)/.development  ## make the alert rules anew from alerts/values.yaml
+	$(BIN)/python -m alerts
+
 dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
 	$(BIN)/python -m dashboards
 	$(BIN)/python deploy/kubernetes/generate.py
@@ -53,5 +58,10 @@ screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs C
 bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# Prometheus 3's promtool, with which the alert rules are tested, too; needs Go.
+.tools/promtool: .ci/promtool/go.mod .ci/promtool/go.sum
+	cd .ci/promtool && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags='-s -w' \
+	  -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
+
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-lowest .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench clean

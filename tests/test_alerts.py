@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ import pytest
 import requests
 import yaml
 
+from alerts import __main__ as alerts
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread, growing, rejected
 from tests.support import promql, promtools
 from tests.support.promtools import ROOT
-from tests.support.tools import need
+from tests.support.tools import need, need_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 RULES = ROOT / "alerts" / "mobizon.rules.yaml"
 TESTS = sorted((ROOT / "alerts" / "tests").glob("*.yaml"))
+MONITORING = ROOT / "deploy" / "kubernetes" / "monitoring"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 PROMETHEUS = ROOT / "deploy" / "prometheus" / "prometheus.yaml"
 ALERTMANAGER = ROOT / "deploy" / "alertmanager" / "alertmanager.yaml"
@@ -55,6 +58,9 @@ WANTED = {
 LABELS_OF_ELSEWHERE = {"job", "instance", "pod", "account", "name"}
 
 
+VALUES: dict[str, Any] = yaml.safe_load((ROOT / "alerts" / "values.yaml").read_text("utf-8"))
+
+
 def unit_tests() -> list[dict[str, Any]]:
     groups = [yaml.safe_load(path.read_text("utf-8"))["tests"] for path in TESTS]
     return [test for group in groups for test in group]
@@ -73,6 +79,7 @@ def test_every_alert_is_there() -> None:
 @pytest.mark.parametrize("name", sorted(WANTED))
 def test_an_alert_is_complete(name: str) -> None:
     rule = ALERTS[name]
+    assert rule["labels"] == {"severity": VALUES["alerts"][name]["severity"]}
     assert rule["labels"]["severity"] in {"critical", "warning"}
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
@@ -94,15 +101,134 @@ def test_an_alert_waits_briefly_or_so_long_that_prometheus_restores_the_wait() -
     assert {name: wait for name, wait in waits.items() if 2 < int(wait.removesuffix("m")) < 10} == {}
 
 
-def test_the_head_of_the_rules_states_each_threshold() -> None:
-    head = RULES.read_text("utf-8").partition("groups:")[0]
-    for name in WANTED:
-        assert name.removeprefix("Mobizon") in head
-
-
 def test_a_recorded_series_is_needed_by_an_alert() -> None:
     for record in RECORDED:
         assert any(record in rule["expr"] for rule in ALERTS.values())
+
+
+# Made from a template and values.
+
+
+def made(folder: Path, changes: str = "", output: str = "rules") -> subprocess.CompletedProcess[str]:
+    (folder / "mine.yaml").write_text(changes, encoding="utf-8")
+    command = [sys.executable, "-m", "alerts", "--values", str(folder / "mine.yaml")]
+    return subprocess.run(
+        [*command, "--output", str(folder / output)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def changed(folder: Path, changes: str) -> dict[str, dict[str, Any]]:
+    """The alerts by name that are made with these changes."""
+    done = made(folder, changes)
+    assert done.returncode == 0, done.stderr
+    (group,) = yaml.safe_load((folder / "rules" / RULES.name).read_text("utf-8"))["groups"]
+    return {rule["alert"]: rule for rule in group["rules"] if "alert" in rule}
+
+
+@pytest.mark.parametrize("path", [RULES, MONITORING / "prometheusrule.yaml"], ids=lambda path: path.name)
+def test_what_is_committed_is_what_make_alerts_makes(path: Path, tmp_path: Path) -> None:
+    assert made(tmp_path).returncode == 0
+    fresh = (tmp_path / "rules" / path.name).read_text("utf-8")
+    assert path.read_text("utf-8") == fresh, "run `make alerts`"
+
+
+def test_addresses_are_changed_in_one_place(tmp_path: Path) -> None:
+    changes = (
+        "addresses: {runbooks: 'https://wiki.example.org/mobizon', grafana: 'https://grafana.example.org'}"
+    )
+    for name, rule in changed(tmp_path, changes).items():
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.org/mobizon#{name.lower()}"
+        assert rule["annotations"]["dashboard_url"].startswith("https://grafana.example.org/d/mobizon-")
+    text = (tmp_path / "rules" / RULES.name).read_text("utf-8")
+    assert not any(address in text for address in VALUES["addresses"].values())
+
+
+def test_severities_and_labels_are_those_of_the_values(tmp_path: Path) -> None:
+    changes = """
+    labels: {team: messaging, tier: "2"}
+    alerts:
+      MobizonTaskStalled: {severity: critical}
+      MobizonApiDown: {labels: {team: platform, 'say "so"': "{{ $labels.job }}: yes"}}
+    """
+    rules = changed(tmp_path, changes)
+    assert rules["MobizonTaskStalled"]["labels"] == {"severity": "critical", "team": "messaging", "tier": "2"}
+    assert rules["MobizonTaskRejected"]["labels"] == {
+        "severity": "critical",
+        "team": "messaging",
+        "tier": "2",
+    }
+    assert rules["MobizonApiDown"]["labels"] == {
+        "severity": "critical",
+        "team": "platform",
+        "tier": "2",
+        'say "so"': "{{ $labels.job }}: yes",
+    }
+
+
+THRESHOLDS = """
+job: sms
+memory: 20m
+alerts:
+  MobizonTaskStalled: {window: 1h}
+  MobizonTaskWaitingTooLong: {window: 1h30m}
+  MobizonTaskNotFound: {for: 30m}
+  MobizonTaskDataStale: {age: 10m, for: 20m}
+  MobizonApiDown: {window: 10m}
+  MobizonApiUnauthorized: {for: 10m}
+  MobizonApiRateLimited: {percent: 7.5, for: 20m}
+  MobizonRefreshTooSlow: {refresh: 20m, for: 20m}
+  MobizonExporterDown: {window: 10m}
+  MobizonExporterAbsent: {window: 20m}
+  MobizonConfigReloadFailed: {for: 1h}
+  MobizonTaskFileInvalid: {for: 1h}
+"""
+
+
+@pytest.mark.prometheus
+def test_changed_thresholds_move_every_alert(tmp_path: Path) -> None:
+    """The tests of tests/changed_alerts.yaml are about just these."""
+    assert set(yaml.safe_load(THRESHOLDS)["alerts"]) == WANTED - {"MobizonTaskRejected"}
+    rules = changed(tmp_path, THRESHOLDS)
+    assert "for 1 hour 30 minutes" in rules["MobizonTaskWaitingTooLong"]["annotations"]["summary"]
+    cases = yaml.safe_load((ROOT / "tests" / "changed_alerts.yaml").read_text("utf-8"))
+    assert {test["name"] for test in cases["tests"]} == WANTED - {"MobizonTaskRejected"}
+    shutil.copy(ROOT / "tests" / "changed_alerts.yaml", tmp_path / "rules")
+    for promtool in need_any("promtool", "promtool-3"):
+        passes(promtool, "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules" / RULES.name))
+        passes(promtool, "test", "rules", str(tmp_path / "rules" / "changed_alerts.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("severity: page", "severity: unknown, expected one of addresses, job, labels, memory, alerts"),
+        ("alerts: {MobizonTaskLost: {}}", "alerts.MobizonTaskLost: unknown, expected one of MobizonTask"),
+        ("alerts: {MobizonApiDown: {for: 1m}}", "alerts.MobizonApiDown.for: unknown, expected one of "),
+        ("alerts: {MobizonApiDown: 5m}", "alerts.MobizonApiDown: expected a mapping, got '5m'"),
+        ("alerts: {MobizonApiDown: {window: 5}}", "MobizonApiDown.window: expected text, got 5"),
+        ("alerts: {MobizonApiDown: {window: 5 min}}", "MobizonApiDown.window: expected a duration such as"),
+        ("alerts: {MobizonApiDown: {severity: null}}", "MobizonApiDown.severity: expected text, got None"),
+        ("alerts: {MobizonApiRateLimited: {percent: x}}", "RateLimited.percent: expected a number, got 'x'"),
+        ("alerts: {MobizonTaskNotFound: {for: 5m}}", "MobizonTaskNotFound.for: expected at most 2m, or at"),
+        ("labels: {team: 7}", "labels.team: expected text, got 7"),
+        ("memory: 0m", "memory: expected a duration such as 30m or 1h30m, got '0m'"),
+        ("- a list", "values: expected a mapping, got ['a list']"),
+        ("a: [", "mine.yaml: while parsing"),
+    ],
+)
+def test_values_that_make_no_rules_are_refused_with_a_reason(
+    changes: str, message: str, tmp_path: Path
+) -> None:
+    done = made(tmp_path, changes)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "rules").exists()
+
+
+def test_values_that_are_not_there_are_said_to_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert alerts.main(["--values", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
@@ -132,22 +258,39 @@ def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     assert set(re.findall(r"^## (.*)$", RUNBOOKS.read_text("utf-8"), re.MULTILINE)) == WANTED
 
 
-@pytest.mark.prometheus
-def test_promtool_accepts_the_rules() -> None:
-    passes(need("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+# Debian's, and the one that `make .tools/promtool` builds.
+BOTH = pytest.mark.parametrize("tool", ["promtool", "promtool-3"])
 
 
 @pytest.mark.prometheus
+@BOTH
+def test_promtool_accepts_the_rules(tool: str) -> None:
+    passes(need(tool), "check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+
+
+@pytest.mark.prometheus
+@BOTH
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_the_unit_tests_of_the_rules_pass(path: Path) -> None:
-    passes(need("promtool"), "test", "rules", str(path))
+def test_the_unit_tests_of_the_rules_pass(path: Path, tool: str) -> None:
+    passes(need(tool), "test", "rules", str(path))
+
+
+def test_the_rules_are_tested_with_the_prometheus_of_the_stack() -> None:
+    modules = (ROOT / ".ci" / "promtool" / "go.mod").read_text("utf-8")
+    tested = re.search(r"^\tgithub.com/prometheus/prometheus v0\.(\d)(\d+)\.(\d+)", modules, re.MULTILINE)
+    assert tested
+    # The module of Prometheus 3.14.0 is v0.314.0.
+    version = ".".join(str(int(part)) for part in tested.groups())
+    assert f"prom/prometheus:v{version}" in (ROOT / "deploy" / "compose.yaml").read_text("utf-8")
+    assert f"tested with Prometheus 2.42 and {version.rpartition('.')[0]}" in RULES.read_text("utf-8")
 
 
 @pytest.mark.prometheus
-def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+@BOTH
+def test_promtool_accepts_the_configuration(tool: str, tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     shutil.copy(PROMETHEUS, tmp_path)
-    passes(need("promtool"), "check", "config", "prometheus.yaml", cwd=tmp_path)
+    passes(need(tool), "check", "config", "prometheus.yaml", cwd=tmp_path)
 
 
 @pytest.mark.prometheus
@@ -288,7 +431,7 @@ SLACK = 5
 
 def hurried_prometheus(directory: Path, target: str, alertmanager: str) -> str:
     """The shipped configuration with the shipped rules, in a hurry."""
-    rules = RULES.read_text("utf-8").replace("[15m]", f"[{MEMORY}s]")
+    rules = alerts.rules(alerts.values(changes={"memory": f"{MEMORY}s"}))
     (directory / RULES.name).write_text(rules, encoding="utf-8")
     configuration = yaml.safe_load(PROMETHEUS.read_text("utf-8"))
     configuration["global"]["evaluation_interval"] = f"{EVALUATION_INTERVAL}s"

@@ -427,7 +427,7 @@ def test_kustomizations_name_what_there_is_and_nothing_outside(path: Path) -> No
     assert {found for found in there if not any(found.is_relative_to(folder) for folder in folders)} <= named
 
 
-def test_what_is_made_from_rules_and_dashboards_is_current(tmp_path: Path) -> None:
+def test_what_is_made_from_dashboards_is_current(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(KUBERNETES / "generate.py"), str(tmp_path)], check=True)
     for made in tmp_path.iterdir():
         committed = KUBERNETES / "monitoring" / made.name

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes what Kubernetes takes of the rules and the dashboards: `python deploy/kubernetes/generate.py`.
+"""Writes what Kubernetes takes of the dashboards: `python deploy/kubernetes/generate.py`.
 
-`prometheusrule.yaml` from alerts/, `dashboards.yaml` from dashboards/; into monitoring/ beside this file, or
-into the directory given.
+`dashboards.yaml` from dashboards/; into monitoring/ beside this file, or into the directory given. The alert
+rules are written by `make alerts`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-HEADER = "# Made by deploy/kubernetes/generate.py from {source}; not to be edited.\n"
+HEADER = "# Made by deploy/kubernetes/generate.py from dashboards/; not to be edited.\n"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -27,21 +27,6 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-
-
-def prometheus_rule() -> dict[str, Any]:
-    """All groups of rules, as one PrometheusRule."""
-    groups = [
-        group
-        for path in sorted((ROOT / "alerts").glob("*.rules.yaml"))
-        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]
-    ]
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PrometheusRule",
-        "metadata": {"name": "mobizon-exporter"},
-        "spec": {"groups": groups},
-    }
 
 
 def dashboards() -> dict[str, Any]:
@@ -59,14 +44,10 @@ def dashboards() -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write both files."""
+    """Write the file."""
     output = Path(arguments[0]) if arguments else HERE / "monitoring"
-    for name, source, content in (
-        ("prometheusrule.yaml", "alerts/", prometheus_rule()),
-        ("dashboards.yaml", "dashboards/", dashboards()),
-    ):
-        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-        (output / name).write_text(HEADER.format(source=source) + text, encoding="utf-8")
+    text = yaml.dump(dashboards(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    (output / "dashboards.yaml").write_text(HEADER + text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+_ROOT = Path(__file__).resolve().parents[2]
+# What `make` builds, where.
+_BUILT = {"promtool-3": ".tools/promtool"}
 _PACKAGES = {
     "promtool": "prometheus",
     "prometheus": "prometheus",
@@ -22,11 +26,25 @@ _NAMES = {"alertmanager": ("alertmanager", "prometheus-alertmanager")}
 
 def need(tool: str) -> str:
     """The path of a program; where it is missing the test is skipped, or fails under CI=true."""
-    for name in _NAMES.get(tool, (tool,)):
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    hint = f"{tool} is missing: apt-get install {_PACKAGES.get(tool, tool)}"
+    path = _path(tool)
+    if path is not None:
+        return path
+    source = f"make {_BUILT[tool]}" if tool in _BUILT else f"apt-get install {_PACKAGES.get(tool, tool)}"
+    hint = f"{tool} is missing: {source}"
     if os.environ.get("CI") == "true":
         pytest.fail(hint)
     pytest.skip(hint)
+
+
+def need_any(*tools: str) -> list[str]:
+    """The paths of those of the programs that are there, at least one; of all under CI=true."""
+    found = [tool for tool in tools if _path(tool) is not None]
+    wanted = tools if os.environ.get("CI") == "true" or not found else found
+    return [need(tool) for tool in wanted]
+
+
+def _path(tool: str) -> str | None:
+    if tool in _BUILT:
+        built = _ROOT / _BUILT[tool]
+        return str(built) if built.exists() else None
+    return next(filter(None, map(shutil.which, _NAMES.get(tool, (tool,)))), None)

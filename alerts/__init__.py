@@ -1,0 +1,1 @@
+"""The alert rules, made of a template and values: `python -m alerts`."""
