@@ -201,11 +201,12 @@ class Schedule:
             self._latency = max(took, 0.9 * self._latency + 0.1 * took)
 
     def _probe(self) -> TaskState:
-        """Every second time one that has answered before, and was well when the account was served last."""
+        """Every second time the one that has answered last, in between the one not asked for longest."""
         self._probes += 1
         tasks = [task for task in self.tasks.values() if task.active and task.request is None]
-        served = [task for task in tasks if task.served] if self._probes % 2 else []
-        return min(served or tasks, key=lambda task: (bool(served) and task.delay > 0, task.asked_at))
+        if self._probes % 2 and any(task.served for task in tasks):
+            return max(tasks, key=lambda task: task.read_at)
+        return min(tasks, key=lambda task: task.asked_at)
 
     def _is_due(self, task: TaskState) -> bool:
         asked = max(task.answered, self._expired_ask) < self._ask

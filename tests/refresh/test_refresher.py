@@ -1,4 +1,4 @@
-"""The eight rules of refreshing, under a clock that the test moves."""
+"""The ten rules of refreshing, under a clock that the test moves."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.errors import ApiError, Reason, Scope
-from exporter.model import Reading, Remembered, Secret
+from exporter.model import Reading, Remembered, Secret, TaskSource
 from exporter.refresh.outlook import Outlook
 from exporter.refresh.schedule import Schedule
 from exporter.refresh.statefile import Memory, fingerprint
@@ -19,6 +19,10 @@ ACCOUNT_WIDE = [Reason.UNAUTHORIZED, Reason.WRONG_HOST, Reason.ACCOUNT_BLOCKED]
 
 def gaps(api: FakeApi) -> list[float]:
     return [round(b - a, 9) for a, b in itertools.pairwise(api.times())]
+
+
+def first_then_readings(first: Reading | ApiError) -> Iterator[Reading | ApiError]:
+    return itertools.chain([first], itertools.repeat(reading()))
 
 
 class TestScrapeDriven:
@@ -488,8 +492,59 @@ class TestFailSmall:
         world.api.sent.clear()
         world.scrape()
         world.loop.advance(8)
-        assert world.api.asked() == [1, 2, 3, 4, 5, 6, 7]
+        assert world.api.asked() == [1, 2, 3, 4, 5, 6, 1]
         assert world.view().up is True
+
+    @pytest.mark.parametrize("others_answered", [False, True])
+    def test_an_api_that_is_back_is_noticed_within_two_probes_whatever_the_others_do(
+        self, *, others_answered: bool
+    ) -> None:
+        world = World(account(61))
+        good, down = 17, False
+
+        def answer(_: str, task_id: int) -> Reading | ApiError:
+            until = 100 + 20 * task_id if others_answered else 0  # then this one fails for ever
+            if not down and (task_id == good or world.loop.now < until):
+                return reading()
+            return failure(Reason.API_ERROR)
+
+        world.api.answer = answer
+        for _ in range(120):
+            world.scrape()
+            world.loop.advance(15)
+        for _ in range(5):
+            down = True
+            for _ in range(40):
+                world.scrape()
+                world.loop.advance(15)
+            assert world.view().backing_off
+            down = False
+            sent = len(world.api.sent)
+            while world.view().backing_off:
+                world.scrape()
+                world.loop.advance(0.2)
+            assert len(world.api.sent) - sent <= 2
+            world.scrape()
+            world.loop.advance(200)
+
+    def test_every_second_probe_asks_for_another_task(self) -> None:
+        world = World(account(5))
+        world.api.answer = lambda _, task_id: reading() if task_id <= 2 else failure(Reason.API_ERROR)
+        for _ in range(10):
+            world.scrape()
+            world.loop.advance(15)
+        world.api.answer = lambda *_: failure(Reason.CONNECTION_ERROR)
+        while not world.view().backing_off:
+            world.scrape()
+            world.loop.advance(1)
+        world.api.sent.clear()
+        for _ in range(400):
+            world.scrape()
+            world.loop.advance(1)
+        probes = world.api.asked()
+        assert len(probes) >= 8
+        assert set(probes[::2]) <= {1, 2}
+        assert {3, 4, 5} <= set(probes[1::2])
 
     def test_failures_while_the_account_is_down_are_not_held_against_the_task(self) -> None:
         world = World(account(1))
@@ -603,7 +658,103 @@ class TestFailSmall:
         assert world.loop.now - before < 90
 
 
+class TestPlumbing:
+    """An idle connection that the server closed while a request was sent on it (rule 10)."""
+
+    def plumbing(self) -> ApiError:
+        return failure(Reason.CONNECTION_ERROR, scope=Scope.CONNECTION)
+
+    def test_the_task_stays_due_and_nothing_is_counted_or_shown(self) -> None:
+        world = World(account(3))
+        world.scrape()
+        world.loop.advance(15)
+        answers = first_then_readings(self.plumbing())
+        world.api.answer = lambda *_: next(answers)
+        world.api.sent.clear()
+        scrape = world.scrape()
+        world.loop.advance(0.5)
+        view = world.view()
+        assert not any(task.failure for task in view.tasks)
+        assert not any(view.failures.values())
+        assert (view.up, view.failure, view.backing_off) == (True, None, False)
+        world.loop.advance(9)
+        assert world.api.asked() == [1, 1, 2, 3], "it keeps its turn"
+        assert min(gaps(world.api)) >= 1
+        assert scrape.took == pytest.approx(3.1)
+
+    def test_it_says_nothing_of_an_account_before_its_first_answer(self) -> None:
+        world = World(account(1))
+        world.api.answer = lambda *_: self.plumbing()
+        with capture_logs() as logs:
+            for _ in range(10):
+                world.scrape()
+                world.loop.advance(5)
+        assert world.view().up is None
+        assert world.view().failure is None
+        assert not logs
+        assert min(gaps(world.api)) >= 1
+
+    def test_a_probe_that_ends_so_is_sent_again_and_not_held_against_the_account(self) -> None:
+        world = World(account(2))
+        world.api.answer = lambda *_: failure(Reason.UNAUTHORIZED)
+        world.scrape()
+        world.loop.advance(1)
+        answers = first_then_readings(self.plumbing())
+        world.api.answer = lambda *_: next(answers)
+        world.loop.advance(3.5)
+        assert world.view().up is True
+        assert gaps(world.api)[:2] == [2.1, 1.0]
+
+    def test_a_wait_goes_on(self) -> None:
+        world = World(account(1))
+        answers: Iterator[Reading | ApiError] = iter([self.plumbing(), reading(100, 2)])
+        world.api.answer = lambda *_: next(answers)
+        wait = world.wait(1)
+        world.loop.advance(5)
+        assert wait.ended_at == pytest.approx(1.1)
+
+
+class TestNoThread:
+    def test_what_cannot_be_sent_breaks_no_spacing(self) -> None:
+        world = World(account(5, interval=0.5))
+        for step in range(200):
+            world.api.starts_no_thread = step % 3 == 0
+            world.scrape()
+            world.loop.advance(0.37)
+        attempts = sorted([*world.api.times(), *world.api.not_started])
+        assert len(world.api.not_started) > 20
+        assert min(b - a for a, b in itertools.pairwise(attempts)) >= 0.5 - 1e-9
+        assert world.view().requests == len(attempts)
+
+
 class TestKeys:
+    def test_what_the_old_key_is_told_is_not_held_against_the_new_one(self) -> None:
+        world = World(account(2, key="A" * 40))
+        world.api.latency = lambda: 3.0
+        world.api.answer = lambda key, _: failure(Reason.UNAUTHORIZED) if key[0] == "A" else reading()
+        world.scrape()
+        world.loop.advance(2.5)
+        world.apply(account(2, key="B" * 40))
+        world.loop.advance(2)
+        assert world.view().up is not False
+        assert not any(task.failure for task in world.view().tasks)
+        world.loop.advance(10)
+        assert world.view().up is True
+        assert all(task.reading and not task.failure for task in world.view().tasks)
+
+    def test_a_key_that_is_in_use_again_keeps_its_spacing_also_with_a_request_on_its_way(self) -> None:
+        world = World(account(3, key="A" * 40))
+        world.api.connect = lambda: 2.0
+        world.scrape()
+        world.loop.advance(0.5)
+        world.apply(account(3, key="B" * 40, name="b"))
+        world.loop.advance(0.5)
+        world.apply(account(3, key="A" * 40))
+        world.scrape(30)
+        world.loop.advance(30)
+        assert min(b - a for a, b in itertools.pairwise(world.api.times("A" * 40))) >= 1
+        assert all(task.reading for task in world.view().tasks), "and is not forgotten"
+
     def test_a_new_key_of_the_same_account_keeps_what_is_known_of_its_tasks(self) -> None:
         world = World(account(3, key="A" * 40))
         world.scrape()
@@ -855,6 +1006,53 @@ class TestWhatIsShown:
             world.scrape()
             world.loop.advance(15)
         assert world.view().up is True
+
+    def test_while_no_task_is_active_whether_the_account_is_served_is_not_known(self) -> None:
+        world = World(account(1))
+        world.api.answer = lambda *_: reading(100, 2)
+        world.scrape()
+        world.loop.advance(5)
+        assert world.view().up is None
+        world.apply(account(2))
+        assert world.view().up is None, "until there is an answer"
+        world.api.answer = lambda *_: reading()
+        world.scrape()
+        world.loop.advance(5)
+        assert world.view().up is True
+
+    def test_an_account_that_is_down_is_so_no_longer_when_its_last_active_task_has_left(self) -> None:
+        world = World(account(2))
+        world.api.answer = lambda *_: failure(Reason.UNAUTHORIZED)
+        world.scrape()
+        world.loop.advance(5)
+        assert (world.view().up, world.view().backing_off) == (False, True)
+        world.apply(account([]))
+        view = world.view()
+        assert (view.up, view.backing_off, view.failure) == (None, False, None)
+        world.loop.advance(3600)
+        world.apply(account(1))
+        assert world.view().up is None
+        world.scrape()
+        world.loop.advance(5)
+        assert world.view().up is False
+
+    def test_a_new_key_is_not_known_to_be_served_before_its_first_answer(self) -> None:
+        world = World(account(2, key="A" * 40))
+        world.api.answer = lambda key, _: failure(Reason.UNAUTHORIZED) if key[0] == "A" else reading()
+        world.scrape()
+        world.loop.advance(5)
+        assert world.view().up is False
+        world.apply(account(2, key="B" * 40))
+        assert (world.view().up, world.view().backing_off) == (None, False)
+
+    def test_registered_tasks_are_shown_as_long_as_the_registry_keeps_them(self) -> None:
+        listed = account(2)
+        registered = replace(listed.tasks[1], source=TaskSource.REGISTRY)
+        world = World(replace(listed, tasks=(listed.tasks[0], registered)), drop_finished_after=60.0)
+        world.api.answer = lambda *_: reading(100, 2)
+        world.scrape()
+        world.loop.advance(3600)
+        assert [task.spec.id for task in world.view().tasks] == [2]
 
     def test_durations_are_counted_by_bucket(self) -> None:
         world = World(account(2))

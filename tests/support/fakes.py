@@ -73,6 +73,7 @@ class FakeApi:
     connect: Callable[[], float] = field(default=lambda: 0.0)
     sent: list[Sent] = field(default_factory=list)
     starts_no_thread: bool = False
+    not_started: list[float] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -80,6 +81,7 @@ class FakeApi:
         self, api: Api, task_id: int, sent: Callable[[float], None], done: Callable[[Outcome], None]
     ) -> None:
         if self.starts_no_thread:
+            self.not_started.append(self.loop.now)
             raise RuntimeError("can't start new thread")
         key = api.key.reveal()
         self.in_flight += 1
