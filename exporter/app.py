@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, output, revision
-from exporter.check import full_refresh
+from exporter import startlog
+from exporter.config.registry import Registry
+from exporter.config.registry_file import RegistryFile
 from exporter.config.reload import Reloader, Source
 from exporter.config.watch import ConfigWatch, WatchStatus
 from exporter.metrics.exposition import Exposition
@@ -23,14 +22,16 @@ from exporter.metrics.families import Snapshot
 from exporter.mobizon.threads import Workers
 from exporter.model import Account, Api, Config, Secret
 from exporter.refresh.refresher import Refresher
-from exporter.refresh.statefile import StateFile
+from exporter.refresh.statefile import StateFile, identity
 from exporter.web import webconfig
 from exporter.web.auth import protect
 from exporter.web.routes import Pages
 from exporter.web.sending import abort_slow_readers
 from exporter.web.server import Server
+from exporter.web.task_api import TaskApi
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from exporter.signals import Signals
@@ -44,10 +45,12 @@ CERTIFICATE_CHECK_INTERVAL: Final = 5.0  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line chooses; without a `config_file` it is the demo. `timeout_offset` in seconds."""
+    """What the command line chooses; durations in seconds. Without a `config_file` it is the demo."""
 
     config_file: Path | None
     state_file: Path | None = None
+    registry_file: Path | None = None
+    keep_finished: float = 7 * 86400.0
     listen_addresses: tuple[str, ...] = (":10117",)
     telemetry_path: str = "/metrics"
     web_config_file: Path | None = None
@@ -67,20 +70,27 @@ async def _serve(options: Options, signals: Signals) -> None:
     web = webconfig.load(options.web_config_file) if options.web_config_file else webconfig.WebConfig()
     async with contextlib.AsyncExitStack() as stack:
         source, config = await _configuration(options, stack)
-        refresher = _refresher(config, stack)
+        registry = _registry(options, lambda config: refresher.apply(config), stack)  # noqa: PLW0108 - made below
+        refresher = _refresher(registry, stack)
+        apply = _apply(refresher, registry)
+        apply(config)
         state = StateFile(options.state_file) if options.state_file else None
         if state:
             refresher.restore(state.read())
-        reloader = Reloader(source, refresher.apply)
+        reloader = Reloader(source, apply)
         stack.callback(reloader.close)
-        server = _server(options, web, refresher, reloader, stack)
+        server = _server(options, web, refresher, registry, reloader, stack)
         listening = await server.start(options.listen_addresses)
         if state:  # only now: a second process that cannot listen must not write into the file of the first
             _save_continuously(state, refresher, stack)
         stop = asyncio.Event()
         signals.on_stop(lambda: loop.call_soon_threadsafe(stop.set))
         _reload_on_hangup(signals, reloader)
-        _log_start(options, config, listening)
+        startlog.log_start(config, listening)
+        if options.registry_file:
+            startlog.warn_of_open_registry(web, listening)
+        if options.config_file is None:
+            startlog.print_demo(config, listening, options.telemetry_path)
         await stop.wait()
         log.info("Stopping")
         server.close()
@@ -98,20 +108,54 @@ async def _configuration(options: Options, stack: contextlib.AsyncExitStack) -> 
     return watch, config
 
 
-def _refresher(config: Config, stack: contextlib.AsyncExitStack) -> Refresher:
-    """The refresher with its threads, and the configuration in force."""
+def _registry(
+    options: Options, put_in_force: Callable[[Config], None], stack: contextlib.AsyncExitStack
+) -> Registry | None:
+    """The registered tasks; those of a demo need not outlive it. Raises ConfigError if they are in use."""
+    file = RegistryFile(options.registry_file) if options.registry_file else None
+    if options.config_file and not file:
+        return None
+    registry = Registry(file, put_in_force, keep_finished=options.keep_finished)
+    stack.push_async_callback(registry.close)
+    registry.open()
+    return registry
+
+
+def _refresher(registry: Registry | None, stack: contextlib.AsyncExitStack) -> Refresher:
+    """The refresher with its threads; the registry learns of tasks that finish."""
     loop = asyncio.get_running_loop()
     workers = Workers(loop)
     stack.callback(workers.close)
-    refresher = Refresher(loop, workers.send, wall=time.time, rng=random.Random())  # noqa: S311 - spreads requests, keeps no secret
-    refresher.apply(config)
+    refresher = Refresher(
+        loop,
+        workers.send,
+        wall=time.time,
+        rng=random.Random(),  # noqa: S311 - spreads requests, keeps no secret
+        finished=registry.finished if registry else None,
+    )
+    if registry:
+        stack.callback(asyncio.create_task(registry.keep(refresher.task_view)).cancel)
     return refresher
 
 
-def _server(
+def _apply(refresher: Refresher, registry: Registry | None) -> Callable[[Config], None]:
+    """What puts a configuration in force."""
+    if registry is None:
+        return refresher.apply
+
+    def apply(config: Config) -> None:
+        registry.apply(config)
+        final = registry.final_readings()
+        refresher.restore({identity(account): final.get(account.name, {}) for account in config.accounts})
+
+    return apply
+
+
+def _server(  # noqa: PLR0913, PLR0917 - the composer's table of parts
     options: Options,
     web: WebConfig,
     refresher: Refresher,
+    registry: Registry | None,
     reloader: Reloader,
     stack: contextlib.AsyncExitStack,
 ) -> Server:
@@ -134,6 +178,7 @@ def _server(
         reload=reloader.reload if options.lifecycle else None,
     )
     app = pages.application()
+    TaskApi(refresher, registry, reloader.check).add_to(app)
     protect(app, web)
     app.middlewares.insert(0, abort_slow_readers)
     if web.tls:
@@ -169,37 +214,6 @@ def _reload_on_hangup(signals: Signals, reloader: Reloader) -> None:
     signals.on_hangup(lambda: loop.call_soon_threadsafe(reload))
 
 
-def _log_start(options: Options, config: Config, listening: list[str]) -> None:
-    for address in listening:
-        log.info("Listening", address=address)
-    log.info(
-        "Started mobizon-exporter",
-        version=__version__,
-        revision=revision(),
-        python=platform.python_version(),
-        accounts=len(config.accounts),
-        tasks=sum(len(account.tasks) for account in config.accounts),
-    )
-    for account in config.accounts:
-        log.info(
-            "Refreshing", **({"account": account.name} if account.name else {}), takes=full_refresh(account)
-        )
-        host = urlsplit(account.api.url)
-        if host.scheme == "http" and not _is_loopback(host.hostname or ""):
-            log.warning("The API key travels unencrypted: the URL is not https", url=account.api.url)
-    if options.config_file is None:
-        from exporter.simulator import DEMO_KEY
-
-        port = listening[0].rpartition(":")[2]
-        output.stdout.write(
-            "Demo of mobizon-exporter, with a simulated Mobizon API:\n"
-            f"  page     http://localhost:{port}/\n"
-            f"  metrics  http://localhost:{port}{options.telemetry_path}\n"
-            f"  Mobizon  {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
-            "Within two minutes they have been in every state. Ctrl-C ends it."
-        )
-
-
 async def _demo(stack: contextlib.AsyncExitStack) -> tuple[Source, Config]:
     """A simulated API with tasks in every state, and a configuration for it."""
     from exporter.simulator import DEMO_KEY, demo_tasks, start_demo  # only the demo needs it
@@ -219,7 +233,3 @@ class _Unchanging:
 
     def check(self, *, force: bool = False) -> Config | None:  # noqa: ARG002 - of the protocol
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.") or host == "::1"

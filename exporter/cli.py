@@ -52,6 +52,8 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     options = app.Options(
         config_file=None if flags.demo else Path(flags.config_file),
         state_file=_path_or_none(flags.state_file),
+        registry_file=_path_or_none(flags.registry_file),
+        keep_finished=flags.keep_finished,
         listen_addresses=tuple(flags.listen or [":10117"]),
         telemetry_path=flags.telemetry_path,
         web_config_file=_path_or_none(flags.web_config_file),
@@ -108,6 +110,20 @@ def parser() -> argparse.ArgumentParser:
     add("--demo", action="store_true", help="run against a built-in simulated Mobizon API")
     add("--state.file", dest="state_file", metavar="PATH", help="keep the last readings here across restarts")
     add(
+        "--registry.file",
+        dest="registry_file",
+        metavar="PATH",
+        help="let programs register tasks over HTTP, and keep them here",
+    )
+    add(
+        "--registry.keep-finished",
+        dest="keep_finished",
+        metavar="DURATION",
+        type=_duration,
+        default="7d",
+        help="how long a registered task stays after it has finished (default 7d)",
+    )
+    add(
         "--web.listen-address",
         dest="listen",
         metavar="ADDR",
@@ -152,6 +168,15 @@ def _path(value: str) -> str:
     if not _TELEMETRY_PATH.fullmatch(value) or value.startswith(("/-/", "/api/", "/static/")):
         raise argparse.ArgumentTypeError(f"expected a path such as /metrics, got {value!r}")
     return value
+
+
+def _duration(value: str) -> float:
+    from exporter.config.settings import interval
+
+    try:
+        return interval(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(value: str) -> float:

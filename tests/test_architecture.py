@@ -19,8 +19,9 @@ ALLOWED = {
     **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
     "web": BASE | {"config", "refresh", "metrics"},
     "check": BASE | {"config", "mobizon", "web"},
-    "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator", "check"},
-    "cli": BASE | {"app", "check"},
+    "startlog": BASE | {"check", "web", "simulator"},
+    "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator", "startlog"},
+    "cli": BASE | {"app", "check", "config"},
     "__main__": {"cli", "signals"},
     **dict.fromkeys(BASE, BASE),
 }

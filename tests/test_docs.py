@@ -183,7 +183,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExporterProc
     """The demo, for which a password is needed."""
     path = tmp_path_factory.mktemp("web") / "web.yaml"
     hashed = "$2b$10$wP9PrfKPqzeAO5KKMkUGK.02MG3cQr7ebnp/5f2Rhmec3.U6wa7uS"
-    path.write_text(f"basic_auth_users: {{probe: {hashed}}}\n")
+    path.write_text(f"basic_auth_users: {{crm: {hashed}, probe: {hashed}}}\n")
     with ExporterProcess("--demo", f"--web.config.file={path}") as process:
         yield process
 
@@ -219,6 +219,7 @@ def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
         "id": "103",  # completed, in the demo
+        "CRM_PASSWORD": PASSWORD,
         "PROBE_PASSWORD": PASSWORD,
     }
     return subprocess.run(

@@ -122,7 +122,8 @@ def secret(value: Any, source: str = "") -> Secret:
     return Secret(value)
 
 
-def _interval(value: Any) -> Interval:
+def interval(value: Any) -> Interval:
+    """Seconds of a Prometheus duration above zero; raises ValueError."""
     seconds = duration(value)
     if seconds <= 0:
         raise ValueError("expected a duration above zero")
@@ -153,20 +154,22 @@ def _proxy(value: Any) -> ProxyUrl:
 def _task(value: Any) -> TaskSpec:
     """A task: its bare id, or a mapping of `id`, `name` and `labels`."""
     if isinstance(value, str):
-        return TaskSpec(_task_id(value))
+        return TaskSpec(check_task_id(value))
     if not isinstance(value, dict):
         raise ValueError(f"expected a task id or a mapping with `id`, got {describe(value)}")
     entry = SCHEMA.convert(value, TaskSettings)
     return TaskSpec(entry.id, entry.name, entry.labels)
 
 
-def _task_id(value: Any) -> TaskId:
+def check_task_id(value: Any) -> TaskId:
+    """A task's id: a plain decimal positive integer; raises ValueError."""
     if not isinstance(value, str) or not TASK_ID.fullmatch(value):
         raise ValueError(f"expected a positive integer, got {describe(value)}")
     return TaskId(int(value))
 
 
-def _labels(value: Any) -> Labels:
+def check_labels(value: Any) -> Labels:
+    """Labels of a task; raises ValidationErrors."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping of labels, got {describe(value)}")
     found: list[tuple[ValuePath, str]] = []
@@ -185,12 +188,12 @@ def _labels(value: Any) -> Labels:
 SCHEMA: Final = Schema(
     {
         Duration: duration,
-        Interval: _interval,
+        Interval: interval,
         Url: _url,
         ProxyUrl: _proxy,
         Secret: secret,
-        TaskId: _task_id,
-        Labels: _labels,
+        TaskId: check_task_id,
+        Labels: check_labels,
         TaskSpec: _task,
     }
 )

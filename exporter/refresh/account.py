@@ -33,7 +33,7 @@ class AccountState:
         self.timer: Timer | None = None  # of the next start
         self.retired = False
         self.log = TaskLog(settings.name)
-        self._failure: Failure | None = None  # why it is not served
+        self.failure: Failure | None = None  # why it is not served
         self._views: dict[int, TaskView] = {}
 
     def configure(self, settings: Account, counters: Counters) -> None:
@@ -42,7 +42,7 @@ class AccountState:
         api, old = settings.api, before.api
         if (api.url, api.proxy_url, api.ca_file) != (old.url, old.proxy_url, old.ca_file):
             self.schedule.forget_failures()
-            self._failure = None
+            self.failure = None
         self.schedule.budget.pacer.interval = api.request_interval
         self.schedule.list_tasks(settings.tasks)
         self.log.keep(self.schedule.tasks)
@@ -73,10 +73,10 @@ class AccountState:
             self.counters.failures[outcome.reason] += 1
         is_served = not schedule.backing_off
         if is_served and schedule.backoff.up:
-            self._failure = None
+            self.failure = None
         elif isinstance(outcome, ApiError):
-            since = self._failure.since if self._failure else at.wall
-            self._failure = Failure(outcome.reason, outcome.detail, since)
+            since = self.failure.since if self.failure else at.wall
+            self.failure = Failure(outcome.reason, outcome.detail, since)
         if is_served is not was_served:
             self.log.account(outcome, is_served=is_served)
         if schedule.tasks.get(task.spec.id) is not task:  # it has left the list
@@ -127,7 +127,7 @@ class AccountState:
                 for task in schedule.tasks.values()
                 if not _dropped(task, at.wall, config.drop_finished_after)
             ),
-            failure=self._failure if active else None,
+            failure=self.failure if active else None,
             finished=dict(counters.finished),
             task_durations={status: known.durations for status, known in counters.task_durations.items()},
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from exporter.model import Account, AccountView, Api, Remembered, TaskView
+    from exporter.model import Account, AccountView, Api, Failure, Remembered, TaskView
     from exporter.refresh.task import InFlight
 
 log = structlog.get_logger(__name__)
@@ -187,6 +187,10 @@ class Refresher:
         """Everything that is known, as of now."""
         at = self._clock.read()
         return tuple(account.view(at, self._config) for account in self._accounts)
+
+    def account_failures(self) -> dict[str | None, Failure | None]:
+        """The accounts, as configured, and why each is not served; None while it is."""
+        return {name: account.failure for name, account in self._by_name.items()}
 
     def task_view(self, account_name: str | None, task_id: int) -> TaskView | None:
         """What is known of one task, as of now; None if it is not listed."""

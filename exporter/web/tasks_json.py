@@ -9,7 +9,7 @@ from exporter.errors import Reason
 from exporter.model import STATES
 
 if TYPE_CHECKING:
-    from exporter.model import AccountView, TaskView
+    from exporter.model import AccountView, Failure, TaskView
 
 
 def tasks_json(accounts: tuple[AccountView, ...], now: float) -> dict[str, Any]:
@@ -29,10 +29,10 @@ def tasks_json(accounts: tuple[AccountView, ...], now: float) -> dict[str, Any]:
             "failures": {"not_found": 0, "rate_limited": 1, ...}
           }],
           "tasks": [{
-            "id": 124, "name": "spring-sale", "labels": {"team": "crm"}, "account": null,
+            "id": 124, "name": "spring-sale", "labels": {"team": "crm"}, "account": null, "source": "config",
             "state": "in_progress", "progress": 40.0, "status": 1,
             "read_at": 1767225597.5, "age_seconds": 2.5, "changed_at": 1767225597.5,
-            "speed_percent_per_second": 0.5, "seconds_left": 117.5, "stale": false,
+            "speed_percent_per_second": 0.5, "seconds_left": 117.5, "stale": false, "finished": false,
             "error": {"reason": "rate_limited", "detail": "code 30", "since": 1767225599.0}
           }]
         }
@@ -41,14 +41,15 @@ def tasks_json(accounts: tuple[AccountView, ...], now: float) -> dict[str, Any]:
       in force. `failures` has every reason.
     - `states` has every state; `state` is one of them. `progress` and `status` are those of the last reading,
       also when it is `stale`: too old to be the present state, which then is `unknown`.
-    - `seconds_left` counts from `now`. `error` is null unless the last request failed.
+    - `seconds_left` counts from `now`. `error` is null unless the last request failed. `source` is where the
+      task is listed: config, file or registry.
     """
     states = Counter(task.state for account in accounts for task in account.tasks)
     return {
         "now": now,
         "states": {state: states[state] for state in STATES},
         "accounts": [_account(account) for account in accounts],
-        "tasks": [_task(account, task, now) for account in accounts for task in account.tasks],
+        "tasks": [task_json(account.name, task, now) for account in accounts for task in account.tasks],
     }
 
 
@@ -68,15 +69,17 @@ def _account(account: AccountView) -> dict[str, Any]:
     }
 
 
-def _task(account: AccountView, task: TaskView, now: float) -> dict[str, Any]:
-    reading, failure = task.reading, task.failure
+def task_json(account: str | None, task: TaskView, now: float) -> dict[str, Any]:
+    """One task of an account."""
+    reading = task.reading
     age = max(0.0, now - reading.taken_at) if reading else None
     left = task.seconds_left
     return {
         "id": task.spec.id,
         "name": task.spec.name,
         "labels": dict(task.spec.labels),
-        "account": account.name,
+        "account": account,
+        "source": task.spec.source.value,
         "state": task.state,
         "progress": reading.progress if reading else None,
         "status": reading.status if reading else None,
@@ -86,6 +89,13 @@ def _task(account: AccountView, task: TaskView, now: float) -> dict[str, Any]:
         "speed_percent_per_second": task.speed,
         "seconds_left": None if left is None or age is None else max(0.0, left - age),
         "stale": task.stale,
-        "error": failure
-        and {"reason": failure.reason.value, "detail": failure.detail, "since": failure.since},
+        "finished": reading is not None and reading.final,
+        "error": failure_json(task.failure),
     }
+
+
+def failure_json(failure: Failure | None) -> dict[str, Any] | None:
+    """A failure, if there is one."""
+    if failure is None:
+        return None
+    return {"reason": failure.reason.value, "detail": failure.detail, "since": failure.since}

@@ -47,6 +47,7 @@ def test_a_task_in_progress_has_exactly_these_fields() -> None:
         "name": "spring-sale",
         "labels": {"team": "crm"},
         "account": None,
+        "source": "config",
         "state": "in_progress",
         "progress": 40.5,
         "status": 1,
@@ -56,6 +57,7 @@ def test_a_task_in_progress_has_exactly_these_fields() -> None:
         "speed_percent_per_second": 0.5,
         "seconds_left": 116.5,
         "stale": False,
+        "finished": False,
         "error": {"reason": "rate_limited", "detail": "code 30", "since": NOW - 1},
     }
 
@@ -65,6 +67,8 @@ def test_what_is_not_known_of_a_task_is_null() -> None:
     assert task.pop("id") == 1
     assert task.pop("state") == "unknown"
     assert task.pop("stale") is False
+    assert task.pop("finished") is False
+    assert task.pop("source") == "config"
     assert task.pop("labels") == {}
     assert set(task) == {
         "name", "account", "progress", "status", "read_at", "age_seconds", "changed_at",

@@ -1,0 +1,198 @@
+"""The tasks that programs register over HTTP: a third source of tasks, after configuration and task files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from exporter.config.registry_file import Entry
+from exporter.config.registry_store import RegistryStore, RegistryWriteError
+from exporter.model import Remembered, TaskSource, TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from exporter.config.registration import Registration
+    from exporter.config.registry_file import EntryKey, RegistryFile
+    from exporter.config.registry_store import Draft
+    from exporter.model import Config, TaskView
+
+log = structlog.get_logger(__name__)
+
+MAX_SWEEP_INTERVAL: Final = 30.0  # seconds
+MAX_SHOWN: Final = 10  # ids in one line of the log
+
+
+class Registry:
+    """The registered tasks, put in force together with each configuration.
+
+    `keep_finished` is how long (seconds) a task stays after it has finished, or since Mobizon has not known
+    it. Without a file the tasks are kept in memory alone.
+    """
+
+    def __init__(
+        self,
+        file: RegistryFile | None,
+        put_in_force: Callable[[Config], None],
+        *,
+        keep_finished: float,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._put_in_force = put_in_force
+        self._keep_finished = keep_finished
+        self._wall = wall
+        self._store = RegistryStore(file, self._changed)
+        self._config: Config | None = None  # in force, without the registered tasks
+        self._specs: dict[EntryKey, TaskSpec] = {}  # of the entries put in force last
+        self._finished: dict[EntryKey, Remembered] = {}  # final readings to be written by the next sweep
+        self._shadowed: set[EntryKey] = set()  # listed elsewhere, too: logged
+        self._not_configured: set[str | None] = set()  # accounts: logged
+
+    def open(self) -> None:
+        """Read the file; raises ConfigError if another process uses it."""
+        self._store.open()
+
+    async def close(self) -> None:
+        """Let a write that is under way end."""
+        await self._store.close()
+
+    def apply(self, config: Config) -> None:
+        """Put a configuration in force, with the registered tasks after its own."""
+        self._config = config
+        self._apply()
+
+    def final_readings(self) -> dict[str | None, dict[int, Remembered]]:
+        """The final readings by account and id, for a refresher that does not know them."""
+        readings: dict[str | None, dict[int, Remembered]] = defaultdict(dict)
+        for (account, task_id), entry in self._store.entries.items():
+            if entry.final:
+                readings[account][task_id] = entry.final
+        return readings
+
+    async def put(self, account: str | None, task_id: int, registration: Registration) -> bool:
+        """Register a task, or change it; whether it is new. Raises RegistryFullError, RegistryWriteError."""
+
+        def edit(draft: Draft) -> bool:
+            known = draft.entries.get((account, task_id))
+            entry = known or Entry(account, TaskSpec(task_id, source=TaskSource.REGISTRY))
+            spec = registration.applied_to(entry.spec)
+            if known is None or spec != known.spec:
+                draft.put(replace(entry, spec=spec))
+            return known is None
+
+        return await self._store.edit(edit, (account, task_id))
+
+    async def delete(self, account: str | None, task_id: int) -> None:
+        """Forget a task, if it is registered. Raises RegistryWriteError."""
+        key = account, task_id
+        await self._store.edit(lambda draft: draft.discard(key), key)
+        self._finished.pop(key, None)
+
+    def finished(self, account: str | None, task_id: int, remembered: Remembered) -> None:
+        """Keep the final reading of a task, if it is registered; the next sweep writes it."""
+        if (account, task_id) in self._store.entries:
+            at = remembered.finished_at or self._wall()
+            self._finished[account, task_id] = replace(remembered, finished_at=at)
+
+    async def keep(self, view: Callable[[str | None, int], TaskView | None]) -> None:
+        """Sweep again and again, until cancelled: `view` shows a task as it is known."""
+        while True:
+            await asyncio.sleep(min(MAX_SWEEP_INTERVAL, self._keep_finished / 4))
+            try:
+                await self.sweep(view)
+            except RegistryWriteError:
+                pass  # the log says so, and the next sweep tries again
+            except Exception:
+                log.exception("Registry cannot be swept")
+
+    async def sweep(self, view: Callable[[str | None, int], TaskView | None]) -> None:
+        """Write how tasks have ended, and drop those that have been kept for long enough."""
+
+        def edit(draft: Draft) -> list[Entry]:
+            dropped = []
+            for entry in list(draft.entries.values()):
+                seen = self._observed(entry, view(*entry.key))
+                if self._is_over(seen):
+                    draft.discard(entry.key)
+                    dropped.append(seen)
+                elif seen is not entry:
+                    draft.put(seen, limited=False)
+            return dropped
+
+        written = dict(self._finished)
+        dropped = await self._store.edit(edit)
+        for key, remembered in written.items():
+            if self._finished.get(key) is remembered:
+                del self._finished[key]
+        if dropped:
+            log.info("Finished tasks have left the registry", **_ids(entry.key for entry in dropped))
+
+    def _observed(self, entry: Entry, view: TaskView | None) -> Entry:
+        """An entry with what has become of its task."""
+        final = entry.final or self._finished.get(entry.key)
+        since = entry.not_found_since
+        reading = view.reading if view else None
+        if view and reading and reading.final and not final:
+            final = Remembered(reading, view.changed_at, view.finished_at or self._wall())
+        if view and view.failure and view.state == "not_found":
+            since = view.failure.since if since is None else since
+        elif reading and since is not None and reading.taken_at > since:
+            since = None
+        if (final, since) == (entry.final, entry.not_found_since):
+            return entry
+        return replace(entry, final=final, not_found_since=since)
+
+    def _is_over(self, entry: Entry) -> bool:
+        ends = entry.not_found_since, entry.final.finished_at if entry.final else None
+        now = self._wall()
+        return any(end is not None and now - end >= self._keep_finished for end in ends)
+
+    def _changed(self) -> None:
+        entries = self._store.entries
+        if entries.keys() != self._specs.keys() or any(
+            entry.spec is not self._specs[key] for key, entry in entries.items()
+        ):
+            self._apply()
+
+    def _apply(self) -> None:
+        if self._config:
+            self._specs = {key: entry.spec for key, entry in self._store.entries.items()}
+            self._put_in_force(self._merged(self._config))
+
+    def _merged(self, config: Config) -> Config:
+        """The configuration with the registered tasks; an id that it lists itself is passed over."""
+        registered: dict[str | None, list[TaskSpec]] = defaultdict(list)
+        for (name, _), spec in self._specs.items():
+            registered[name].append(spec)
+        shadowed: set[EntryKey] = set()
+        accounts = []
+        for account in config.accounts:
+            specs = registered.pop(account.name, [])
+            if specs:
+                listed = {task.id for task in account.tasks}
+                shadowed |= {(account.name, spec.id) for spec in specs if spec.id in listed}
+                tasks = *account.tasks, *(spec for spec in specs if spec.id not in listed)
+                account = replace(account, tasks=tasks)  # noqa: PLW2901 - the same one with more tasks
+            accounts.append(account)
+        if new := shadowed - self._shadowed:
+            log.warning("Registered tasks are listed elsewhere, too, which goes first", **_ids(new))
+        self._shadowed = shadowed
+        for name in registered.keys() - self._not_configured:
+            log.warning(
+                "Registered tasks of an account that is not configured are kept, but not watched",
+                account=name or "",
+                tasks=len(registered[name]),
+            )
+        self._not_configured = set(registered)
+        return replace(config, accounts=tuple(accounts))
+
+
+def _ids(keys: Iterable[EntryKey]) -> dict[str, object]:
+    """Fields of a log line that names tasks; the ids are those of the first ones alone."""
+    ids = [task_id for _, task_id in sorted(keys, key=lambda key: (key[0] or "", key[1]))]
+    return {"tasks": len(ids), "task_ids": ",".join(map(str, ids[:MAX_SHOWN]))}

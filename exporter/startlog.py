@@ -1,0 +1,71 @@
+"""What the exporter says of itself when it has started."""
+
+from __future__ import annotations
+
+import platform
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import structlog
+
+from exporter import __version__, output, revision
+from exporter.check import full_refresh
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.model import Config
+    from exporter.web.webconfig import WebConfig
+
+log = structlog.get_logger(__name__)
+
+
+def log_start(config: Config, listening: Sequence[str]) -> None:
+    """Log where it listens, and what it refreshes how fast."""
+    for address in listening:
+        log.info("Listening", address=address)
+    log.info(
+        "Started mobizon-exporter",
+        version=__version__,
+        revision=revision(),
+        python=platform.python_version(),
+        accounts=len(config.accounts),
+        tasks=sum(len(account.tasks) for account in config.accounts),
+    )
+    for account in config.accounts:
+        log.info(
+            "Refreshing", **({"account": account.name} if account.name else {}), takes=full_refresh(account)
+        )
+        host = urlsplit(account.api.url)
+        if host.scheme == "http" and not _is_loopback(host.hostname or ""):
+            log.warning("The API key travels unencrypted: the URL is not https", url=account.api.url)
+
+
+def warn_of_open_registry(web: WebConfig, listening: Sequence[str]) -> None:
+    """Warn if other machines can register tasks without a password or a certificate."""
+    protected = web.users or (web.tls and web.tls.context.verify_mode is ssl.CERT_REQUIRED)
+    beyond = [address for address in listening if not _is_loopback(address.rpartition(":")[0].strip("[]"))]
+    if beyond and not protected:
+        log.warning(
+            "Everybody who reaches this address can register and delete tasks: see docs/security.md",
+            address=beyond[0],
+        )
+
+
+def print_demo(config: Config, listening: Sequence[str], telemetry_path: str) -> None:
+    """Say on stdout where the demo is to be seen."""
+    from exporter.simulator import DEMO_KEY  # only the demo needs it
+
+    port = listening[0].rpartition(":")[2]
+    output.stdout.write(
+        "Demo of mobizon-exporter, with a simulated Mobizon API:\n"
+        f"  page     http://localhost:{port}/\n"
+        f"  metrics  http://localhost:{port}{telemetry_path}\n"
+        f"  Mobizon  {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
+        "Within two minutes they have been in every state. Ctrl-C ends it."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
