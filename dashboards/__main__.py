@@ -9,7 +9,11 @@ from pathlib import Path
 from dashboards import exporter, tasks
 from dashboards.lib import to_json
 
-BOARDS = {"mobizon-tasks.json": tasks.board, "mobizon-exporter.json": exporter.board}
+BOARDS = {
+    "mobizon-tasks.json": tasks.board,
+    "mobizon-phone.json": tasks.phone_board,
+    "mobizon-exporter.json": exporter.board,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -1,125 +1,176 @@
-"""Mobizon / Exporter and API: whether what the other dashboard shows can be believed."""
+"""Mobizon / Exporter and API: whether what the other dashboards show can be believed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dashboards import expressions as promql
 from dashboards import lib
-from dashboards.lib import ACCOUNT, TARGET, Grid
-from dashboards.panels import (
-    Head,
-    Query,
-    graph_panel,
-    stat_panel,
-    table_panel,
-    thresholds,
-    value_map,
-)
+from dashboards.expressions import ACCOUNT, BUILD, EXPORTERS, TARGET
+from dashboards.lib import Grid
+from dashboards.panels import Head, Look, Query, graph_panel, stat_panel, thresholds, value_map
+from dashboards.tables import ON_COLOR, Column, table_panel, width
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.models import dashboard
 
-WHO: Final = "{{instance}} {{account}}"
+# A row for each, and a line for each.
+BY: Final = "account, instance"
+ACCOUNTS: Final = "{{account}} {{instance}}"
 INTERVAL: Final = f"mobizon_api_request_interval_seconds{{{ACCOUNT}}}"
 REQUESTS: Final = f"rate(mobizon_api_requests_total{{{ACCOUNT}}}[$__rate_interval])"
 FAILURES: Final = f"rate(mobizon_api_request_failures_total{{{ACCOUNT}}}[$__rate_interval])"
 DURATION: Final = f"rate(mobizon_api_request_duration_seconds_bucket{{{ACCOUNT}}}[$__rate_interval])"
-BUDGET: Final = f"{REQUESTS} * {INTERVAL}"
-# Finished tasks are asked for no more, and those not found seldom.
-REFRESH: Final = (
-    f'sum without (status) (mobizon_tasks{{{ACCOUNT}, status=~"waiting|in_progress|unknown"}}) * {INTERVAL}'
-)
+# Finished tasks are no longer polled, and those not found seldom.
+POLLED: Final = f'mobizon_tasks{{{ACCOUNT}, status=~"waiting|in_progress|unknown"}}'
+REFRESH: Final = f"sum by ({BY}) (sum without (status) ({POLLED}) * {INTERVAL})"
 
-RELOADED: Final = f"mobizon_exporter_config_last_reload_success_timestamp_seconds{{{TARGET}}}"
 CONFIGURATION: Final = (
-    f"min(mobizon_exporter_config_last_reload_successful{{{TARGET}}})"
-    f" * (max(mobizon_exporter_task_file_errors{{{TARGET}}}) == bool 0)"
+    f"min by (instance) (mobizon_exporter_config_last_reload_successful{{{TARGET}}}"
+    f" * (mobizon_exporter_task_file_errors{{{TARGET}}} == bool 0))"
 )
-
-BAD_AT_ZERO: Final = thresholds((None, "red"), (1, "green"))
+RELOADED: Final = f"mobizon_exporter_config_last_reload_success_timestamp_seconds{{{TARGET}}}"
+SERVED: Final = {"0": ("down", "red"), "1": ("up", "green")}
+# Those that are down, then those of which it is not known.
+DOWN_FIRST: Final = (
+    f"0 * min by ({BY}) ({promql.UP} == 0) + 2 or 0 * min by ({BY}) ({promql.UNSERVED}) + 1"
+    f" or 0 * max by ({BY}) ({INTERVAL})"
+)
+VALID: Final = {"0": ("invalid", "red"), "1": ("valid", "green")}
 
 
 def board() -> dashboard.Dashboard:
-    """The dashboard, ready to be written."""
+    """The dashboard; its first screen, of 1600 by 900 pixels, ends with the first two graphs."""
     grid = Grid()
-    grid.add(4, 4, *_stats())
-    grid.add(12, 8, *_graphs())
+    grid.add(6, 3, *_stats())
+    grid.add(24, 8, _accounts())
+    grid.add(12, 9, *_graphs())
     grid.collapsed("Process", 8, 8, *_process())
     return lib.board(
-        "mobizon-exporter",
+        lib.EXPORTER,
         Head(
             "Mobizon / Exporter and API",
             "The exporter of Mobizon's background tasks, and the API that it asks.",
         ),
-        other=("Tasks", "mobizon-tasks"),
+        others=(lib.TASKS,),
         grid=grid,
-        with_task=False,
     )
 
 
 def _stats() -> list[dashboard.Panel]:
-    up = value_map({"0": ("down", "red"), "1": ("up", "green")})
-    valid = value_map({"0": ("invalid", "red"), "1": ("valid", "green")})
+    # Down first, then what is known not to be, then that nothing is: no active task, or no answer yet.
+    not_served = (
+        f"count({promql.UP} == 0)"
+        f" or (0 * count({promql.UP} == 1) unless count({promql.UNSERVED} or {EXPORTERS} == 0))"
+        f" or {promql.NONE_KNOWN_VALUE}"
+    )
     return [
         stat_panel(
-            Head("Exporter", "Whether Prometheus can scrape it; the worst of those chosen.", "none"),
-            Query(f"min(up{{{TARGET}}})", instant=True),
-            mappings=up,
-            steps=BAD_AT_ZERO,
+            Head("Exporter", "Whether Prometheus can scrape it: each that it could in the time shown above."),
+            Query(f"min by (instance) ({EXPORTERS})", "{{instance}}", instant=True),
+            mappings=SERVED,
+            steps=thresholds(),
             on_background=True,
         ),
         stat_panel(
             Head(
-                "API",
-                "Whether Mobizon serves the account; the worst of those chosen. "
-                "A dash: nothing has been answered yet.",
-                "none",
+                "Accounts not served",
+                "Accounts that Mobizon does not serve; the table says which. None known: nothing has been "
+                "asked, for no task is active, or nothing has been answered yet, or an exporter is down.",
             ),
-            Query(f"min(mobizon_up{{{ACCOUNT}}})", instant=True),
-            mappings=up,
-            steps=BAD_AT_ZERO,
+            Query(not_served, instant=True),
+            mappings={str(promql.NONE_KNOWN): ("none known", "gray")},
+            steps=thresholds((0, "green"), (1, "red")),
             on_background=True,
         ),
         stat_panel(
-            Head("Configuration", "Whether the last reload succeeded and every task file is good.", "none"),
-            Query(CONFIGURATION, instant=True),
-            mappings=valid,
-            steps=BAD_AT_ZERO,
+            Head("Configuration", "Whether the last reload succeeded and every task file is good."),
+            Query(CONFIGURATION, "{{instance}}", instant=True),
+            mappings=VALID,
+            steps=thresholds(),
             on_background=True,
         ),
         stat_panel(
             Head("Last reload", "When a configuration was last read with success.", "dateTimeFromNow"),
-            Query(f"1000 * max({RELOADED})", instant=True),
-        ),
-        stat_panel(
-            Head(
-                "API budget used now",
-                "Requests a second times the spacing in force: at 100 % it asks as often as it may.",
-                "percentunit",
-            ),
-            Query(f"max({BUDGET})"),
-        ),
-        stat_panel(
-            Head(
-                "Full refresh",
-                "How long it takes to read every active task once, at the spacing in force.",
-                "s",
-            ),
-            Query(f"max({REFRESH})", instant=True),
-            steps=thresholds((None, "green"), (600, "orange")),
+            Query(f"1000 * max by (instance) ({RELOADED})", "{{instance}}", instant=True),
+            steps=thresholds((0, "text")),
         ),
     ]
 
 
+def _accounts() -> dashboard.Panel:
+    served = value_map({**SERVED, "-1": ("not asked", "gray")})
+    used = {
+        "mode": "absolute",
+        "steps": [{"color": "text", "value": None}, {"color": "orange", "value": 0.95}],
+    }
+    slow = {
+        "mode": "absolute",
+        "steps": [{"color": "text", "value": None}, {"color": "orange", "value": 600}],
+    }
+    return table_panel(
+        Head(
+            "Accounts",
+            "The budget is one request per spacing. Steadily at 100 %: the list does not fit between two "
+            "scrapes, and readings are as old as a full refresh takes. "
+            "Not asked: no active task, or no answer yet.",
+            "none",
+        ),
+        [
+            # Without a value in any row the column would be left out.
+            f"min by ({BY}) ({promql.UP}) or 0 * max by ({BY}) ({INTERVAL}) - 1",
+            f"max by ({BY}) ({REQUESTS} * {INTERVAL})",
+            f"max by ({BY}) ({INTERVAL})",
+            REFRESH,
+            f"max by ({BY}) (mobizon_tasks_due{{{ACCOUNT}}})",
+            DOWN_FIRST,
+        ],
+        [
+            Column("account", "Account"),
+            Column("instance", "Instance"),
+            Column("Value #A", "API", {"mappings": served, **ON_COLOR, **width(120)}),
+            Column(
+                "Value #B",
+                "Budget used",
+                {
+                    "unit": "percentunit",
+                    "decimals": 0,
+                    "thresholds": used,
+                    "custom.displayMode": "color-text",
+                },
+            ),
+            Column("Value #C", "Spacing", {"unit": "s"}),
+            Column(
+                "Value #D",
+                "Full refresh",
+                {"unit": "s", "thresholds": slow, "custom.displayMode": "color-text"},
+            ),
+            Column("Value #E", "Tasks due", {"decimals": 0}),
+        ],
+        sort_by="Value #F",
+        empty="No data: the exporter is not scraped.",
+    )
+
+
 def _graphs() -> list[dashboard.Panel]:
+    failed = f"sum by ({BY}) ({FAILURES})"
     return [
         graph_panel(
             Head(
-                "Requests",
+                "Requests by outcome",
                 "Requests sent to Mobizon a second. The limit is one a second for each API key.",
                 "reqps",
             ),
-            [Query(REQUESTS, WHO)],
+            Query(f"clamp_min(sum by ({BY}) ({REQUESTS}) - {failed}, 0)", f"answered {ACCOUNTS}"),
+            Query(f"{failed} > 0", f"failed {ACCOUNTS}"),
+            look=Look(stacked=True, soft_maximum=1),
+        ),
+        graph_panel(
+            Head(
+                "Time of a full refresh", "Active tasks times the spacing; readings are up to this old.", "s"
+            ),
+            Query(REFRESH, ACCOUNTS),
+            look=Look(soft_maximum=10),
         ),
         graph_panel(
             Head(
@@ -128,80 +179,48 @@ def _graphs() -> list[dashboard.Panel]:
                 "A few of rate_limited are jitter at the edge of the limit.",
                 "reqps",
             ),
-            [Query(f"sum by (reason) ({FAILURES})", "{{reason}}")],
-            stacked=True,
+            Query(f"sum by (account, reason) ({FAILURES}) > 0", "{{reason}} {{account}}"),
+            look=Look(stacked=True, soft_maximum=0.1),
         ),
         graph_panel(
             Head("Request duration", "From the first byte sent to the last byte read.", "s"),
-            [
-                Query(f"histogram_quantile({quantile}, sum by (le) ({DURATION}))", f"p{quantile * 100:.0f}")
+            *(
+                Query(
+                    f"histogram_quantile({quantile}, sum by (account, le) ({DURATION}))",
+                    f"p{quantile * 100:.0f} {{{{account}}}}",
+                )
                 for quantile in (0.5, 0.95, 0.99)
-            ],
-        ),
-        graph_panel(
-            Head(
-                "API budget used",
-                "Requests a second times the spacing in force. Steadily at 100 %: the list does not fit "
-                "between two scrapes, and readings are older than the scrape interval.",
-                "percentunit",
             ),
-            [Query(BUDGET, WHO)],
-        ),
-        graph_panel(
-            Head(
-                "Spacing in force",
-                "Time between two requests. It grows while Mobizon refuses requests as too frequent.",
-                "s",
-            ),
-            [Query(INTERVAL, WHO)],
-        ),
-        graph_panel(
-            Head(
-                "Time of a full refresh",
-                "Active tasks times the spacing in force; readings are up to this old.",
-                "s",
-            ),
-            [Query(REFRESH, WHO)],
-        ),
-        graph_panel(
-            Head("Tasks due", "Tasks whose request has yet to be sent."),
-            [Query(f"mobizon_tasks_due{{{ACCOUNT}}}", WHO)],
-        ),
-        graph_panel(
-            Head("Task errors", "Tasks whose last request failed, by reason."),
-            [Query(f"sum by (reason) (mobizon_task_error{{{ACCOUNT}}})", "{{reason}}")],
-            stacked=True,
+            look=Look(soft_maximum=1),
         ),
     ]
 
 
 def _process() -> list[dashboard.Panel]:
     labels = "instance, version, revision, python_version"
+    # Every process has such metrics, and `$job` may stand for every job.
+    ours = f"and on (job, instance) {BUILD}"
     return [
         graph_panel(
             Head("Memory", "Resident memory of the process.", "bytes"),
-            [Query(f"process_resident_memory_bytes{{{TARGET}}}", "{{instance}}")],
+            Query(f"process_resident_memory_bytes{{{TARGET}}} {ours}", "{{instance}}"),
+            look=Look(),
         ),
         graph_panel(
             Head("CPU", "Processor time used a second; 100 % is one core.", "percentunit"),
-            [Query(f"rate(process_cpu_seconds_total{{{TARGET}}}[$__rate_interval])", "{{instance}}")],
+            Query(f"rate(process_cpu_seconds_total{{{TARGET}}}[$__rate_interval]) {ours}", "{{instance}}"),
+            look=Look(soft_maximum=0.1),
         ),
         table_panel(
             Head("Build", "What is running, and where.", "none"),
+            [f"max by ({labels}) ({BUILD})"],
             [
-                Query(
-                    f"max by ({labels}) (mobizon_exporter_build_info{{{TARGET}}})",
-                    instant=True,
-                    as_table=True,
-                )
+                Column("instance", "Instance"),
+                Column("version", "Version"),
+                Column("revision", "Revision"),
+                Column("python_version", "Python"),
             ],
-            columns={
-                "instance": "Instance",
-                "version": "Version",
-                "revision": "Revision",
-                "python_version": "Python",
-            },
-            formats={},
-            sort_by="Instance",
+            sort_by="instance",
+            empty="No data: the exporter is not scraped.",
         ),
     ]

@@ -7,50 +7,53 @@ read a newer schema, while every newer one migrates this one by itself.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from grafana_foundation_sdk.builders import dashboard as dashboard_builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
+from dashboards.expressions import ACCOUNT, TARGET
 from dashboards.panels import DATASOURCE, Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from grafana_foundation_sdk.cog.builder import Builder
+
 SCHEMA_OF_GRAFANA_9_4: Final = 37
 GRID_WIDTH: Final = 24
 
-# Selectors. `account` may match nothing, for with one account there is no such label.
-TARGET: Final = 'job=~"$job", instance=~"$instance"'
-ACCOUNT: Final = f'{TARGET}, account=~"$account"'
-TASK: Final = f'{ACCOUNT}, task_id=~"$task"'
+# Title and uid of each dashboard, for the links between them.
+TASKS: Final = ("Tasks", "mobizon-tasks")
+EXPORTER: Final = ("Exporter and API", "mobizon-exporter")
+PHONE: Final = ("On a phone", "mobizon-phone")
 
 
 def variables(*, with_task: bool) -> list[dashboard.VariableModel]:
     """The variables every dashboard has, in the order in which they depend on each other."""
-    datasource = dashboard_builder.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    datasource = (
+        dashboard_builder.DatasourceVariable("datasource")
+        .label("Data source")
+        .type("prometheus")
+        .current(dashboard.VariableOption(selected=False, text="default", value="default"))
+    )
     found = [
         datasource.build(),
         _label_values("job", "Job", "label_values(mobizon_exporter_build_info, job)", ".+"),
         _label_values(
             "instance", "Instance", 'label_values(mobizon_exporter_build_info{job=~"$job"}, instance)', ".+"
         ),
-        # Hidden, since Grafana cannot hide it just where it is empty; the table's column sets it.
-        _label_values(
-            "account", "Account", f"label_values(mobizon_tasks{{{TARGET}}}, account)", ".*", hidden=True
-        ),
+        _label_values("account", "Account", f"label_values(mobizon_tasks{{{TARGET}}}, account)", ".*"),
     ]
     if with_task:
         found.append(_task())
     return found
 
 
-def _label_values(
-    name: str, label: str, query: str, all_value: str, *, hidden: bool = False
-) -> dashboard.VariableModel:
-    hide = dashboard.VariableHide.HIDE_VARIABLE if hidden else dashboard.VariableHide.DONT_HIDE
-    return _query_variable(name, label, query).all_value(all_value).hide(hide).build()
+def _label_values(name: str, label: str, query: str, all_value: str) -> dashboard.VariableModel:
+    return _query_variable(name, label, query).all_value(all_value).build()
 
 
 def _task() -> dashboard.VariableModel:
@@ -129,22 +132,59 @@ class Grid:
         self._x, self._y, self._height = 0, self._y + self._height, 0
 
 
+def data_link(to: tuple[str, str], title: str, query: str) -> dict[str, object]:
+    """A link of a table's cell to a dashboard, with the time and the data source kept and this query."""
+    url = f"/d/{to[1]}?${{datasource:queryparam}}&${{__url_time_range}}&{query}"
+    return {"title": title, "url": url, "targetBlank": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Marks on graphs where a query has a value; with `value_is_time` at the times, in ms, that it says."""
+
+    name: str
+    expr: str
+    color: str
+    title: str
+    text: str
+    value_is_time: bool = False
+
+    def built(self) -> dashboard.AnnotationQuery:
+        """The annotation, off until somebody turns it on."""
+        return dashboard.AnnotationQuery(
+            name=self.name,
+            datasource=DATASOURCE,
+            enable=False,
+            icon_color=self.color,
+            expr=self.expr,
+            step="60s",
+            title_format=self.title,
+            text_format=self.text,
+            use_value_for_time=self.value_is_time,
+        )
+
+
 def board(
-    uid: str, head: Head, *, other: tuple[str, str], grid: Grid, with_task: bool
+    this: tuple[str, str],
+    head: Head,
+    *,
+    others: Iterable[tuple[str, str]],
+    grid: Grid,
+    marks: Iterable[Marks] = (),
 ) -> dashboard.Dashboard:
-    """A dashboard of these panels, with a link to the `other` one (title, uid)."""
-    other_title, other_uid = other
-    link = (
-        dashboard_builder.DashboardLink(other_title)
+    """A dashboard of these panels, with links to the others."""
+    links: list[Builder[dashboard.DashboardLink]] = [
+        dashboard_builder.DashboardLink(title)
         .type(dashboard.DashboardLinkType.LINK)
         .icon("dashboard")
-        .url(f"/d/{other_uid}")
+        .url(f"/d/{uid}")
         .include_vars(include_vars=True)
         .keep_time(keep_time=True)
-    )
+        for title, uid in others
+    ]
     built = (
         dashboard_builder.Dashboard(head.title)
-        .uid(uid)
+        .uid(this[1])
         .description(head.description)
         .tags(["mobizon"])
         .readonly()
@@ -152,14 +192,12 @@ def board(
         .time("now-6h", "now")
         .timezone("browser")
         .refresh("30s")
-        .links([link])
+        .links(links)
         .build()
     )
-    for shown in built.links or []:
-        # The SDK would hide it in a menu, where Grafana has one.
-        shown.placement = ""
-    built.annotations = dashboard.AnnotationContainer(list_val=[])
+    built.annotations = dashboard.AnnotationContainer(list_val=[mark.built() for mark in marks])
     built.schema_version = SCHEMA_OF_GRAFANA_9_4
+    with_task = this != EXPORTER
     built.templating = dashboard.DashboardDashboardTemplating(list_val=variables(with_task=with_task))
     built.panels = grid.panels()
     return built
@@ -167,4 +205,8 @@ def board(
 
 def to_json(built: dashboard.Dashboard) -> str:
     """The JSON that Grafana imports, the same on every run."""
-    return json.dumps(built, cls=JSONEncoder, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    made = json.loads(json.dumps(built, cls=JSONEncoder))
+    for item in (*made["links"], *made["annotations"]["list"]):
+        # Of the SDK's default Grafana 13 makes a menu; with an empty one it leaves the link out.
+        del item["placement"]
+    return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""The kinds of panels that the dashboards are made of."""
+"""The kinds of panels that the dashboards are made of; tables are in dashboards/tables.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from grafana_foundation_sdk.builders import bargauge, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import common as common_builder
 from grafana_foundation_sdk.builders import dashboard as dashboard_builder
+from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 DATASOURCE: Final = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 STATUSES: Final = {
     "0": ("waiting", "blue"),
-    "1": ("in progress", "yellow"),
+    "1": ("in progress", "dark-yellow"),
     "2": ("completed", "green"),
     "3": ("rejected", "red"),
 }
-# Shown where there is no value.
-NONE: Final = "-"
+NO_DATA: Final = "no data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +39,31 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a panel; `instant` ones give the value now, as a table where the panel is one."""
+    """One query of a panel.
+
+    `instant` ones give the value now, as a table where the panel is one. `interval` is the least step of a
+    query over a range, and with it the least `$__rate_interval`.
+    """
 
     expr: str
     legend: str = ""
     instant: bool = False
     as_table: bool = False
+    interval: str = ""
 
 
-def thresholds(*steps: tuple[float | None, str]) -> dashboard_builder.ThresholdsConfig:
-    """Colours by value; the first step, of None, is the colour below all others."""
-    return (
-        dashboard_builder.ThresholdsConfig()
-        .mode(dashboard.ThresholdsMode.ABSOLUTE)
-        .steps([dashboard.Threshold(value=value, color=color) for value, color in steps])
-    )
+def thresholds(*steps: tuple[float, str], base: str = "gray") -> dashboard_builder.ThresholdsConfig:
+    """Colours by value. The base is shown without a value, too, so it has to promise nothing."""
+    values = [dashboard.Threshold(value=None, color=base)]
+    values += [dashboard.Threshold(value=value, color=color) for value, color in steps]
+    return dashboard_builder.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(values)
 
 
-def value_map(texts: dict[str, tuple[str, str]]) -> list[dashboard.ValueMapping]:
-    """Values shown as a text in a colour."""
-    return [
+def value_map(
+    texts: Mapping[str, tuple[str, str]], *, null: tuple[str, str] | None = None
+) -> list[dashboard.ValueMapping]:
+    """Values shown as a text in a colour; `null` is for no value."""
+    mappings: list[dashboard.ValueMapping] = [
         dashboard.ValueMap(
             options={
                 value: dashboard.ValueMappingResult(text=text, color=color, index=index)
@@ -67,96 +71,101 @@ def value_map(texts: dict[str, tuple[str, str]]) -> list[dashboard.ValueMapping]
             }
         )
     ]
+    if null:
+        text, color = null
+        result = dashboard.ValueMappingResult(text=text, color=color, index=len(texts))
+        options = dashboard.DashboardSpecialValueMapOptions(dashboard.SpecialValueMatch.NULL_AND_NAN, result)
+        mappings.append(dashboard.SpecialValueMap(options))
+    return mappings
 
 
-def painted(panel: dashboard.Panel, colors: Mapping[str, str]) -> dashboard.Panel:
-    """The panel, with the series of these names in these colours."""
+def override(panel: dashboard.Panel, fields: Mapping[str, Mapping[str, object]]) -> dashboard.Panel:
+    """The panel, with these options for the fields of these names."""
     if panel.field_config is not None:
         panel.field_config.overrides = [
             dashboard.DashboardFieldConfigSourceOverrides(
                 matcher=dashboard.MatcherConfig(id_val="byName", options=name),
-                properties=[dashboard.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})],
+                properties=[
+                    dashboard.DynamicConfigValue(id_val=key, value=value) for key, value in options.items()
+                ],
             )
-            for name, color in colors.items()
+            for name, options in fields.items()
         ]
     return panel
 
 
+def painted(panel: dashboard.Panel, colors: Mapping[str, str]) -> dashboard.Panel:
+    """The panel, with the series of these names in these colours."""
+    return override(
+        panel, {name: {"color": {"mode": "fixed", "fixedColor": color}} for name, color in colors.items()}
+    )
+
+
 def stat_panel(
     head: Head,
-    query: Query,
-    *,
-    steps: dashboard_builder.ThresholdsConfig | None = None,
-    mappings: Sequence[dashboard.ValueMapping] = (),
+    *queries: Query,
+    steps: dashboard_builder.ThresholdsConfig,
+    mappings: Mapping[str, tuple[str, str]] | None = None,
     on_background: bool = False,
 ) -> dashboard.Panel:
-    """One number, the last; a dash where there is none."""
+    """The last number of each series, with its name where there are several."""
     mode = common.BigValueColorMode.BACKGROUND if on_background else common.BigValueColorMode.VALUE
     return (
         stat.Panel()
         .title(head.title)
         .description(head.description)
-        .targets(_targets([query]))
+        .targets(targets(queries))
         .unit(head.unit)
-        .no_value(NONE)
-        .mappings(list(mappings))
-        .thresholds(steps or thresholds((None, "text")))
-        .reduce_options(_last())
+        .decimals(0)
+        .no_value(NO_DATA)
+        .mappings(value_map(mappings) if mappings else [])
+        .thresholds(steps)
+        .reduce_options(
+            common_builder.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False).fields("")
+        )
         .color_mode(mode)
         .graph_mode(common.BigValueGraphMode.NONE)
+        .text_mode(common.BigValueTextMode.AUTO)
         .build()
     )
 
 
-def bar_panel(head: Head, query: Query) -> dashboard.Panel:
-    """A horizontal bar for every series, full at 100."""
-    return (
-        bargauge.Panel()
-        .title(head.title)
-        .description(head.description)
-        .targets(_targets([query]))
-        .unit(head.unit)
-        .min(0)
-        .max(100)
-        .no_value(NONE)
-        .thresholds(thresholds((None, "blue"), (100, "green")))
-        .orientation(common.VizOrientation.HORIZONTAL)
-        .display_mode(common.BarGaugeDisplayMode.BASIC)
-        .value_mode(common.BarGaugeValueMode.TEXT)
-        .show_unfilled(show_unfilled=True)
-        # With hundreds of tasks the panel scrolls rather than drawing bars too thin to read.
-        .min_viz_height(16)
-        .reduce_options(_last())
-        .build()
-    )
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a graph is drawn; `long_legend` puts the legend where it scrolls."""
+
+    stacked: bool = False
+    bars: bool = False
+    points: bool = False
+    long_legend: bool = False
+    decimals: float | None = None
+    maximum: float | None = None
+    soft_maximum: float | None = None
+    """Shown at least, so that an axis without values does not reach who knows where."""
 
 
-def graph_panel(
-    head: Head,
-    queries: Sequence[Query],
-    *,
-    stacked: bool = False,
-    maximum: float | None = None,
-    many: bool = False,
-) -> dashboard.Panel:
-    """Lines over time; `many` puts the legend where hundreds of entries scroll."""
+def graph_panel(head: Head, *queries: Query, look: Look) -> dashboard.Panel:
+    """Lines over time, or bars."""
     legend = common_builder.VizLegendOptions().show_legend(show_legend=True)
-    if many:
+    if look.long_legend:
         legend = legend.display_mode(common.LegendDisplayMode.TABLE).placement(common.LegendPlacement.RIGHT)
         legend = legend.calcs(["lastNotNull"])
     else:
         legend = legend.display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM)
         legend = legend.calcs([])
+    filled = look.stacked or look.bars
     panel = (
         timeseries.Panel()
         .title(head.title)
         .description(head.description)
-        .targets(_targets(queries))
+        .targets(targets(queries))
         .unit(head.unit)
+        .no_value(NO_DATA)
         .min(0)
-        .line_width(1)
-        .fill_opacity(60 if stacked else 0)
-        .show_points(common.VisibilityMode.NEVER)
+        # Without lines a series of zeros does not frame the ones that it is stacked on.
+        .line_width(0 if filled else 1)
+        .fill_opacity(70 if filled else 0)
+        .show_points(common.VisibilityMode.ALWAYS if look.points else common.VisibilityMode.NEVER)
         .legend(legend)
         .tooltip(
             common_builder.VizTooltipOptions()
@@ -164,10 +173,17 @@ def graph_panel(
             .sort(common.SortOrder.DESCENDING)
         )
     )
-    if stacked:
+    if filled:
         panel = panel.stacking(common_builder.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
-    if maximum is not None:
-        panel = panel.max(maximum)
+    if look.bars:
+        # A bar stands left of its time, for it sums up what came before.
+        panel = panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.BEFORE)
+    if look.decimals is not None:
+        panel = panel.decimals(look.decimals)
+    if look.maximum is not None:
+        panel = panel.max(look.maximum)
+    if look.soft_maximum is not None:
+        panel = panel.axis_soft_max(look.soft_maximum)
     return panel.build()
 
 
@@ -177,13 +193,16 @@ def timeline_panel(head: Head, query: Query, mappings: Sequence[dashboard.ValueM
         statetimeline.Panel()
         .title(head.title)
         .description(head.description)
-        .targets(_targets([query]))
+        .targets(targets([query]))
         .unit(head.unit)
+        .no_value(NO_DATA)
         .mappings(list(mappings))
+        # Colours by threshold would leave the legend out.
+        .color_scheme(dashboard_builder.FieldColor().mode(dashboard.FieldColorModeId.FIXED))
         .merge_values(merge_values=True)
         .show_value(common.VisibilityMode.NEVER)
         .row_height(0.8)
-        .per_page(25)
+        .per_page(12)
         .fill_opacity(80)
         .line_width(0)
         .legend(
@@ -202,65 +221,14 @@ def timeline_panel(head: Head, query: Query, mappings: Sequence[dashboard.ValueM
     )
 
 
-def table_panel(
-    head: Head,
-    queries: Sequence[Query],
-    *,
-    columns: dict[str, str],
-    formats: dict[str, dict[str, object]],
-    sort_by: str,
-) -> dashboard.Panel:
-    """A row for every label set, the queries' values side by side.
-
-    `columns` names the columns in their order, by the field's name before (values that are not named there
-    are hidden); `formats` holds the field options of a column, by its name after.
-    """
-    values = [
-        "Value",
-        *(f"Value #{ref_id}" for ref_id, _ in zip(string.ascii_uppercase, queries, strict=False)),
-    ]
-    organize = {
-        "excludeByName": {name: True for name in ("Time", *values) if name not in columns},
-        "indexByName": {name: index for index, name in enumerate(columns)},
-        "renameByName": columns,
-    }
-    panel = (
-        table.Panel()
-        .title(head.title)
-        .description(head.description)
-        .targets(_targets(queries))
-        .unit(head.unit)
-        .no_value(NONE)
-        .show_header(show_header=True)
-        .sort_by([common_builder.TableSortByFieldState().display_name(sort_by).desc(desc=True)])
-        .transformations(
-            [
-                dashboard.DataTransformerConfig("merge", options={}),
-                dashboard.DataTransformerConfig("organize", options=organize),
-            ]
-        )
-    )
-    for name, options in formats.items():
-        panel = panel.override_by_name(
-            name, [dashboard.DynamicConfigValue(id_val=key, value=value) for key, value in options.items()]
-        )
-    built = panel.build()
-    if built.field_config is not None:
-        # Cells are told how to look in the way of Grafana 9.4 (`displayMode`, here and in `formats`); the
-        # schema's version makes later ones migrate it to their `cellOptions`.
-        built.field_config.defaults.custom = {"align": "auto", "displayMode": "auto", "filterable": True}
-    return built
-
-
-def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
-    targets: list[Builder[Dataquery]] = []
+def targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
+    """The queries as Grafana has them, A, B and so on."""
+    built: list[Builder[Dataquery]] = []
     for ref_id, query in zip(string.ascii_uppercase, queries, strict=False):
         target = prometheus.Dataquery().datasource(DATASOURCE).ref_id(ref_id).expr(query.expr)
         target = target.instant() if query.instant else target.range()
+        if query.interval:
+            target = target.interval(query.interval)
         kind = PromQueryFormat.TABLE if query.as_table else PromQueryFormat.TIME_SERIES
-        targets.append(target.format(kind).legend_format(query.legend))
-    return targets
-
-
-def _last() -> common_builder.ReduceDataOptions:
-    return common_builder.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False).fields("")
+        built.append(target.format(kind).legend_format(query.legend))
+    return built

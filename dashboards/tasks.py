@@ -4,164 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dashboards import expressions as promql
 from dashboards import lib
-from dashboards.lib import ACCOUNT, TASK, Grid
-from dashboards.panels import (
-    STATUSES,
-    Head,
-    Query,
-    bar_panel,
-    graph_panel,
-    painted,
-    stat_panel,
-    table_panel,
-    thresholds,
-    timeline_panel,
-    value_map,
-)
+from dashboards.expressions import ACCOUNT, TASK
+from dashboards.lib import Grid
+from dashboards.panels import STATUSES, Head, Look, Query, graph_panel, painted, timeline_panel, value_map
+from dashboards.task_stats import alarms, counts
+from dashboards.task_tables import ALERTS, alert_table, gone_table, task_table
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.models import dashboard
 
-# Two instances may show the same task for a while; stray labels would split rows.
-BY: Final = "account, task_id, name"
 LEGEND: Final = "{{task_id}} {{name}} {{account}}"
-
-STATUS: Final = f"max by ({BY}) (mobizon_task_status{{{TASK}}})"
-PROGRESS: Final = f"max by ({BY}) (mobizon_task_progress{{{TASK}}})"
-LAST_SUCCESS: Final = f"max by ({BY}) (mobizon_task_last_success_timestamp_seconds{{{TASK}}})"
-LAST_CHANGE: Final = f"max by ({BY}) (mobizon_task_last_change_timestamp_seconds{{{TASK}}})"
-# Percent a second of the tasks that move. Not `rate`: progress is a gauge.
-SPEED: Final = f"(deriv(mobizon_task_progress{{{TASK}}}[15m]) > 0) and mobizon_task_status{{{TASK}}} == 1"
-ETA: Final = f"max by ({BY}) ((100 - mobizon_task_progress{{{TASK}}}) / ({SPEED}))"
-# Finished tasks are asked for no more, so their readings only grow older.
-AGE: Final = f"time() - ({LAST_SUCCESS} unless {STATUS} >= 2 <= 3)"
-STALLED: Final = f"({LAST_SUCCESS} - {LAST_CHANGE} >= 1800) and {STATUS} == 1"
-ERROR: Final = f"max by ({BY}, reason) (mobizon_task_error{{{TASK}}})"
-
 COLORS: Final = {
     "waiting": "blue",
-    "in_progress": "yellow",
+    "in_progress": "dark-yellow",
     "completed": "green",
     "rejected": "red",
     "not_found": "purple",
     "unknown": "gray",
 }
 
-STATUS_CELL: Final[dict[str, object]] = {
-    "mappings": value_map(STATUSES),
-    "custom.displayMode": "color-background-solid",
-}
-
 
 def board() -> dashboard.Dashboard:
-    """The dashboard, ready to be written."""
+    """The dashboard; its first screen, of 1600 by 900 pixels, ends with the table."""
     grid = Grid()
-    grid.add(3, 4, *_stats())
-    grid.add(12, 10, _bars(), _table(), *_history())
-    grid.add(24, 8, _queue())
+    grid.add(4, 3, *alarms(), *counts())
+    grid.add(24, 17, task_table())
+    grid.add(14, 10, _progress())
+    grid.add(10, 10, _queue())
+    grid.add(24, 14, _timeline())
+    grid.collapsed("Outcomes", 12, 8, *_outcomes())
+    grid.collapsed("Alerts", 24, 8, alert_table())
     grid.collapsed("Speed", 24, 8, _speed())
-    grid.collapsed("No longer listed", 24, 8, _gone())
+    grid.collapsed("No longer listed", 24, 8, gone_table())
     return lib.board(
-        "mobizon-tasks",
+        lib.TASKS,
         Head("Mobizon / Tasks", "Background tasks of Mobizon's SMS platform: state, progress, time left."),
-        other=("Exporter and API", "mobizon-exporter"),
+        others=(lib.EXPORTER, lib.PHONE),
         grid=grid,
-        with_task=True,
+        marks=_marks(),
     )
 
 
-def _count(condition: str) -> Query:
-    """Zero where no task is so, but nothing at all where the exporter gives nothing."""
-    return Query(f"count({condition}) or 0 * max(mobizon_tasks{{{ACCOUNT}}})", instant=True)
-
-
-def _stats() -> list[dashboard.Panel]:
-    bad = thresholds((None, "green"), (1, "red"))
-    warn = thresholds((None, "green"), (1, "orange"))
-    old = thresholds((None, "green"), (600, "orange"), (1200, "red"))
-    return [
-        stat_panel(
-            Head("Rejected", "Tasks that Mobizon will not carry out."),
-            _count(f"{STATUS} == 3"),
-            steps=bad,
-            on_background=True,
-        ),
-        stat_panel(
-            Head(
-                "Stalled",
-                "Tasks in progress whose readings have shown the same progress for half an hour.",
-            ),
-            _count(STALLED),
-            steps=warn,
-            on_background=True,
-        ),
-        stat_panel(
-            Head("In progress", "Tasks that Mobizon is carrying out."),
-            _count(f"{STATUS} == 1"),
-            steps=thresholds((None, "yellow")),
-        ),
-        stat_panel(
-            Head("Waiting", "Tasks that Mobizon has not begun."),
-            _count(f"{STATUS} == 0"),
-            steps=thresholds((None, "blue")),
-        ),
-        stat_panel(
-            Head("Completed", "Tasks that are done."),
-            _count(f"{STATUS} == 2"),
-            steps=thresholds((None, "green")),
-        ),
-        stat_panel(
-            Head("Mean progress", "Of all tasks that have been read.", "percent"),
-            Query(f"avg({PROGRESS})", instant=True),
-        ),
-        stat_panel(
-            Head(
-                "Last one done in",
-                "The longest time left of the tasks in progress, if each goes on as in the last 15 minutes. "
-                "Tasks that wait or stand still are not counted.",
-                "s",
-            ),
-            Query(f"max({ETA})", instant=True),
-        ),
-        stat_panel(
-            Head(
-                "Oldest data",
-                "Age of the oldest reading of a task that is not finished. "
-                "With one request a second and N tasks, N seconds are normal.",
-                "s",
-            ),
-            Query(f"max({AGE})", instant=True),
-            steps=old,
-        ),
-    ]
-
-
-def _bars() -> dashboard.Panel:
-    return bar_panel(
-        Head("Progress", "How far each task is, the least advanced first.", "percent"),
-        Query(f"sort({PROGRESS})", LEGEND, instant=True),
+def phone_board() -> dashboard.Dashboard:
+    """Grafana puts all panels one below the other on a phone, and there six numbers would fill the screen."""
+    grid = Grid()
+    grid.add(8, 3, *alarms())
+    grid.add(24, 17, task_table(on_phone=True))
+    return lib.board(
+        lib.PHONE,
+        Head("Mobizon / Tasks on a phone", "Is anything wrong, and when will mine be ready?"),
+        others=(lib.TASKS,),
+        grid=grid,
     )
 
 
-def _history() -> list[dashboard.Panel]:
-    return [
-        timeline_panel(
-            Head(
-                "Status over time",
-                "The state of each task. With hundreds of tasks choose some above.",
-                "none",
-            ),
-            Query(STATUS, LEGEND),
-            value_map(STATUSES),
+def _progress() -> dashboard.Panel:
+    return graph_panel(
+        Head(
+            "Progress over time",
+            "The 15 tasks that are the most urgent now, of those chosen above. "
+            "A line that lies flat is a task that does not move.",
+            "percent",
         ),
-        graph_panel(
-            Head("Progress over time", "A line that lies flat is a task that does not move.", "percent"),
-            [Query(PROGRESS, LEGEND)],
-            maximum=100,
-            many=True,
-        ),
-    ]
+        Query(promql.most_urgent(15, f"mobizon_task_progress{{{TASK}}}"), LEGEND),
+        look=Look(maximum=100, decimals=0, long_legend=True),
+    )
 
 
 def _queue() -> dashboard.Panel:
@@ -171,104 +80,84 @@ def _queue() -> dashboard.Panel:
             "Tasks on the list by state, whatever tasks are chosen above. Not found: Mobizon does not know "
             "the id. Unknown: not read yet, or in a state that Mobizon does not document.",
         ),
-        [Query(f"sum by (status) (mobizon_tasks{{{ACCOUNT}}})", "{{status}}")],
-        stacked=True,
+        Query(f"sum by (status) ({promql.TASKS})", "{{status}}"),
+        look=Look(stacked=True, decimals=0, soft_maximum=1),
     )
     return painted(panel, COLORS)
 
 
-def _speed() -> dashboard.Panel:
-    return graph_panel(
-        Head("Speed", "Percent a minute of the tasks in progress, over the last 15 minutes.", "percent"),
-        [Query(f"60 * max by ({BY}) ({SPEED})", LEGEND)],
-        many=True,
+def _timeline() -> dashboard.Panel:
+    return timeline_panel(
+        Head(
+            "Status over time",
+            "The 24 most urgent of the tasks chosen above; none that was completed more than an hour ago.",
+            "none",
+        ),
+        Query(
+            promql.most_urgent(24, f"mobizon_task_status{{{TASK}}}", but=promql.LONG_COMPLETED),
+            LEGEND,
+        ),
+        value_map(STATUSES),
     )
 
 
-def _link(title: str, query: str) -> dict[str, object]:
-    url = f"/d/mobizon-tasks?${{datasource:queryparam}}&${{__url_time_range}}&{query}"
-    return {"title": title, "url": url, "targetBlank": False}
+def _outcomes() -> list[dashboard.Panel]:
+    finished = f"sum by (status) (increase(mobizon_tasks_finished_total{{{ACCOUNT}}}[$__rate_interval]))"
+    durations = f"rate(mobizon_task_duration_seconds_bucket{{{ACCOUNT}}}[$__rate_interval])"
+    bars = graph_panel(
+        Head("Finished per hour", "Tasks that were seen to finish in the hour before, or in the step shown."),
+        Query(finished, "{{status}}", interval="1h"),
+        look=Look(bars=True, decimals=0, soft_maximum=1),
+    )
+    lines = graph_panel(
+        Head(
+            "Duration",
+            "Of the tasks that finished in the hour before: from the first reading to the last. "
+            "Half of them took at most p50, nineteen of twenty at most p95.",
+            "s",
+        ),
+        *(
+            Query(
+                f"histogram_quantile({quantile}, sum by (le, status) ({durations}))",
+                f"p{quantile * 100:.0f} {{{{status}}}}",
+                interval="1h",
+            )
+            for quantile in (0.5, 0.95)
+        ),
+        look=Look(points=True),
+    )
+    return [painted(bars, {name: COLORS[name] for name in ("completed", "rejected")}), lines]
 
 
-def _table() -> dashboard.Panel:
-    queries = [Query(expr, instant=True, as_table=True) for expr in (STATUS, PROGRESS, ETA, AGE, ERROR)]
-    account_links = [
-        _link("This account alone", "var-account=${__value.raw:percentencode}&var-task=$__all"),
-        _link("All accounts", "var-account=$__all&var-task=$__all"),
+def _marks() -> list[lib.Marks]:
+    return [
+        lib.Marks(
+            "Firing alerts",
+            f'ALERTS{{{ALERTS}, alertstate="firing"}}',
+            color="red",
+            title="{{alertname}}",
+            text="{{task_id}} {{name}} {{account}}",
+        ),
+        lib.Marks(
+            "Restarts of the exporter",
+            f"1000 * (process_start_time_seconds{{{promql.TARGET}}} and on (job, instance) {promql.BUILD})",
+            color="blue",
+            title="Exporter started",
+            text="{{instance}}",
+            value_is_time=True,
+        ),
     ]
-    return table_panel(
+
+
+def _speed() -> dashboard.Panel:
+    # Over a range the speed by which the table estimates would take seconds.
+    moving = f"(deriv(mobizon_task_progress{{{TASK}}}[30m]) > 0 and mobizon_task_status{{{TASK}}} == 1)"
+    return graph_panel(
         Head(
-            "Tasks",
-            "Every task that has been read or has failed. A click on the id shows that task alone, one "
-            "on the account all of its tasks. The time left is a guess from the last 15 minutes.",
-            "none",
+            "Speed",
+            "Of the 15 tasks that are the most urgent now, over half an hour each, where they move.",
+            "suffix: %/min",
         ),
-        queries,
-        columns={
-            "task_id": "Task",
-            "name": "Name",
-            "account": "Account",
-            "Value #A": "Status",
-            "Value #B": "Progress",
-            "Value #C": "Time left",
-            "Value #D": "Age",
-            "reason": "Error",
-        },
-        formats={
-            "Task": {
-                "links": [_link("This task alone", "var-task=${__value.raw}")],
-                "custom.width": 90,
-            },
-            "Account": {"links": account_links},
-            "Status": STATUS_CELL | {"custom.width": 110},
-            "Progress": {
-                "unit": "percent",
-                "min": 0,
-                "max": 100,
-                "color": {"mode": "fixed", "fixedColor": "blue"},
-                "custom.displayMode": "basic",
-            },
-            "Time left": {"unit": "s", "custom.width": 110},
-            "Age": {"unit": "s", "custom.width": 100},
-            "Error": {
-                "custom.displayMode": "color-text",
-                "color": {"mode": "fixed", "fixedColor": "red"},
-            },
-        },
-        sort_by="Status",
-    )
-
-
-def _gone() -> dashboard.Panel:
-    def last(metric: str) -> str:
-        known = f"max by ({BY}) (last_over_time({metric}{{{TASK}}}[$__range]))"
-        return f"({known} unless on (account, task_id) mobizon_task_up{{{TASK}}})"
-
-    expressions = (
-        last("mobizon_task_status"),
-        last("mobizon_task_progress"),
-        f"1000 * {last('mobizon_task_last_success_timestamp_seconds')}",
-    )
-    return table_panel(
-        Head(
-            "No longer listed",
-            "Tasks that were read in the time shown above and are not on the list now, with the last that "
-            "was known of them. Empty where none has been taken off.",
-            "none",
-        ),
-        [Query(expr, instant=True, as_table=True) for expr in expressions],
-        columns={
-            "task_id": "Task",
-            "name": "Name",
-            "account": "Account",
-            "Value #A": "Last status",
-            "Value #B": "Last progress",
-            "Value #C": "Last reading",
-        },
-        formats={
-            "Last status": STATUS_CELL,
-            "Last progress": {"unit": "percent"},
-            "Last reading": {"unit": "dateTimeAsIso"},
-        },
-        sort_by="Last reading",
+        Query(f"60 * {promql.most_urgent(15, moving)}", LEGEND),
+        look=Look(long_legend=True),
     )

@@ -88,12 +88,25 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        """The series of an instant query; AssertionError if it is refused."""
-        answer = requests.post(f"{self.url}/api/v1/query", data={"query": expr}, timeout=30).json()
+    def query(self, expr: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The series of an instant query, at Unix time `at` or now; AssertionError if it is refused."""
+        return self._result("query", {"query": expr} if at is None else {"query": expr, "time": at})
+
+    def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The series of a query over a range; AssertionError if it is refused."""
+        return self._result("query_range", {"query": expr, "start": start, "end": end, "step": step})
+
+    def _result(self, path: str, data: dict[str, Any]) -> list[dict[str, Any]]:
+        answer = requests.post(f"{self.url}/api/v1/{path}", data=data, timeout=30).json()
         assert answer["status"] == "success", answer
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
+
+    def cpu_seconds(self) -> float:
+        """What it has used of the processor."""
+        found = re.search(r"^process_cpu_seconds_total (\S+)$", self._metrics(), re.MULTILINE)
+        assert found
+        return float(found[1])
 
     def targets(self) -> list[tuple[str, str]]:
         """The health of each target, and the error of its last scrape."""
@@ -106,9 +119,12 @@ class Prometheus:
 
     def evaluations(self) -> float:
         """How many times rules have been evaluated since the start."""
-        rules = requests.get(f"{self.url}/metrics", timeout=30).text
-        found = re.search(r"^prometheus_rule_group_iterations_total\{.*\} (\S+)$", rules, re.MULTILINE)
+        iterations = r"^prometheus_rule_group_iterations_total\{.*\} (\S+)$"
+        found = re.search(iterations, self._metrics(), re.MULTILINE)
         return float(found[1]) if found else 0.0
+
+    def _metrics(self) -> str:
+        return requests.get(f"{self.url}/metrics", timeout=30).text
 
 
 @contextlib.contextmanager
