@@ -21,16 +21,15 @@ $(VENV)/.development: pyproject.toml $(VENV)/.runtime
 demo: $(VENV)/.runtime  ## run against the built-in simulated API, on port 10117
 	$(BIN)/mobizon-exporter --demo
 
-test: $(VENV)/.development  ## run the tests
+test: $(VENV)/.development  ## run the tests, but for those that measure time or memory
 	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone'
-	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.development  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint  ## everything CI demands: format, lint, types, tests with coverage
+check: lint  ## everything CI demands: format, lint, types, all tests with coverage
 	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-fail-under=$(COVERAGE)
 	$(BIN)/python -m pytest -m alone
 
