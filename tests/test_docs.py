@@ -25,8 +25,8 @@ from exporter.config import settings as config
 from exporter.config.load import load, load_tasks
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
-from exporter.mobizon import client
-from exporter.mobizon import threads as workers
+from exporter.mobizon.client import MAX_BODY
+from exporter.mobizon.threads import FILES_PER_THREAD, MAX_THREADS
 from exporter.model import STATES
 from exporter.refresh import backoff, pacing, task
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
@@ -605,14 +605,14 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
 
 
 FIGURES = [
-    ("docs/scale.md", f"open fewer than {workers.MOST_THREADS * workers.FILES_FOR_EACH} files"),
+    ("docs/scale.md", f"open fewer than {MAX_THREADS * FILES_PER_THREAD} files"),
     ("docs/security.md", f"At most {server.MOST_CONNECTIONS} connections"),
     ("docs/security.md", f"limit on open files is below {server.MOST_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
     ("docs/security.md", f"longer than {auth.LONGEST_PASSWORD} bytes"),
-    ("docs/security.md", f"up to {client.LARGEST_ANSWER // 1024} KiB"),
+    ("docs/security.md", f"up to {MAX_BODY // 1024} KiB"),
     ("docs/troubleshooting.md", f"more than {auth.WAITING_CHECKS} passwords wait"),
-    ("docs/scale.md", f"at most {workers.MOST_THREADS}."),
+    ("docs/scale.md", f"at most {MAX_THREADS}."),
     ("docs/scale.md", "offset --scrape.timeout-offset, 0.5 s"),
     (
         "docs/design.md",

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from exporter import output
 from exporter.log import FORMATS, LEVELS, configure
-from tests.mobizon.test_client import KEY, Peer, ask, head_of, making, sending
+from tests.support.asking import KEY, ask, making
+from tests.support.peers import Peer, head_of, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable

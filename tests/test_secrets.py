@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import pickle
-import re
 import socket
 import ssl
 import traceback
@@ -21,11 +20,13 @@ from exporter import output, simulator
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.mobizon.client import PATH
-from exporter.mobizon.connection import WatchedAdapter
+from exporter.mobizon.connection import BoundedAdapter
 from exporter.mobizon.response import parse
 from exporter.model import Secret
 from exporter.simulator import Simulator, SimulatorThread
-from tests.mobizon.test_client import (
+from tests.support.asking import Sent, api, working
+from tests.support.certificates import Authority
+from tests.support.peers import (
     BROKEN,
     GIB,
     GOOD,
@@ -33,13 +34,10 @@ from tests.mobizon.test_client import (
     Peer,
     Visit,
     after_request,
-    api,
     head_of,
     sending,
     streaming,
 )
-from tests.mobizon.test_threads import Sent, working
-from tests.support.certificates import Authority
 from tests.support.processes import PATIENCE, ExporterProcess
 
 if TYPE_CHECKING:
@@ -171,8 +169,8 @@ class Everything:
 
         async def send() -> ApiError:
             asyncio.get_running_loop().set_debug(True)
-            async with working() as workers:
-                return await Sent(workers, settings).failure()
+            async with working() as threads:
+                return await Sent(threads, settings).failure()
 
         error = asyncio.run(send())
         assert output.flush(PATIENCE)
@@ -259,13 +257,13 @@ def test_whatever_a_library_raises_is_translated_without_its_text(
 ) -> None:
     """Even an error that nobody thought of, and one while another is handled."""
 
-    def fail(_: WatchedAdapter, request: requests.PreparedRequest, **how: Any) -> None:
+    def fail(_: BoundedAdapter, request: requests.PreparedRequest, **how: Any) -> None:
         try:
             raise OSError(f"{request.url} {how} {key}")
         except OSError as error:
             raise RuntimeError(f"{request.url} {quote(key, safe='')}", key) from error
 
-    monkeypatch.setattr(WatchedAdapter, "send", fail)
+    monkeypatch.setattr(BoundedAdapter, "send", fail)
     error, written = everything.of(api("http://127.0.0.1:1", key))
     assert error.reason is Reason.CONNECTION_ERROR
     assert error.detail == "failed with RuntimeError"
@@ -274,7 +272,7 @@ def test_whatever_a_library_raises_is_translated_without_its_text(
 
 def test_half_a_key_is_not_left_where_a_message_is_cut() -> None:
     with pytest.raises(ApiError) as caught:
-        parse(envelope(3, "x" * 190 + PLAIN), 0.0, re.compile(PLAIN))
+        parse(envelope(3, "x" * 190 + PLAIN), 0.0, PLAIN)
     assert_hidden(PLAIN, caught.value.detail)
     assert caught.value.detail.endswith("***")
 

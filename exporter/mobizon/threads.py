@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.errors import ApiError, Reason
+from exporter.errors import ApiError
+from exporter.mobizon.call import Call
+from exporter.mobizon.callbacks import LoopCallbacks
 from exporter.mobizon.client import Client
-from exporter.mobizon.connection import Call
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,23 +23,22 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MOST_THREADS: Final = 512  # they are started only as they are needed
-FILES_FOR_EACH: Final = 8  # that may be open: a connection takes two, and the peers of the server some, too
+MAX_THREADS: Final = 512  # they are started only as they are needed
+FILES_PER_THREAD: Final = 8  # that may be open: besides its connection the server's peers need some, too
 NAME: Final = "mobizon-api"
-GRACE: Final = 0.5  # seconds that an expired request has to come back by itself
-LONGEST_JOIN: Final = 1.0
+GRACE: Final = 0.5  # seconds that a request has to come back by itself after its deadline
+MAX_JOIN: Final = 1.0  # seconds
 
 
-class Workers:
+class RequestThreads:
     """Sends requests from threads and reports on the loop; implements the refresher's `Send`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._most = _most_threads()
-        self._threads = ThreadPoolExecutor(self._most, thread_name_prefix=NAME)
+        self._max = _max_threads()
+        self._threads = ThreadPoolExecutor(self._max, thread_name_prefix=NAME)
         self._clients: dict[tuple[str | None, str | None], Client] = {}
-        self._reports: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self._woken = False
+        self._callbacks = LoopCallbacks(loop)
         self._calls: dict[Call, Callable[[Reading | ApiError, float], None]] = {}
 
     def send(
@@ -50,12 +48,12 @@ class Workers:
         sent: Callable[[float], None],
         done: Callable[[Reading | ApiError], None],
     ) -> None:
-        """Start a request; `sent` and `done` are called on the loop."""
+        """Start a request; `sent` and `done` are called on the loop. If it raises, nothing will be sent."""
         route = (api.ca_file, api.proxy_url.reveal() if api.proxy_url else None)
         client = self._clients.get(route)
         if client is None:
-            client = self._clients[route] = Client(*route, connections=self._most)
-        call = Call(api.timeout, lambda when: self._report(sent, when), self._loop.time)
+            client = self._clients[route] = Client(*route, connections=self._max)
+        call = Call(api.timeout, lambda when: self._callbacks.post(sent, when), self._loop.time)
 
         def finish(outcome: Reading | ApiError, seconds: float) -> None:
             if self._calls.pop(call, None) is None:  # it was given up
@@ -71,18 +69,23 @@ class Workers:
                 outcome = client.get_status(api, task_id, call)
             except ApiError as error:
                 outcome = error.with_traceback(None)  # which would keep what it leads to
-            self._report(finish, outcome, time.monotonic() - began)
+            self._callbacks.post(finish, outcome, time.monotonic() - began)
 
-        self._threads.submit(run)
+        try:
+            self._threads.submit(run)
+        except Exception:  # such as no more threads; it is queued all the same, and another may come to it
+            if call.give_up_if_queued():
+                raise
         self._calls[call] = finish
         self._watch(call)
 
     def close(self) -> None:
-        """End every request under way; threads that do not come back within a second are left alone."""
+        """Send nothing any more; threads that do not come back within a second are left alone."""
         for call in self._calls:
-            call.expire()
+            call.give_up()
+        self._calls.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + LONGEST_JOIN
+        until = time.monotonic() + MAX_JOIN
         for thread in threading.enumerate():
             if thread.name.startswith(NAME):
                 thread.join(max(0.0, until - time.monotonic()))
@@ -90,37 +93,20 @@ class Workers:
             client.close()
 
     def _watch(self, call: Call) -> None:
-        """Look again when the call's deadline has come; it moves on once the request is sent."""
+        """Give up a request that waits for what no time-out of a socket ends, such as a name's look-up."""
         finish = self._calls.get(call)
         if finish is None:
             return
-        now = self._loop.time()
-        if call.deadline is None or now < call.deadline:
-            self._loop.call_at(call.deadline or now + call.timeout, self._watch, call)
-        elif not call.expired:
-            call.expire()
-            self._loop.call_at(now + GRACE, self._watch, call)
-        else:  # its thread waits for what cannot be ended, such as the look-up of a name
-            finish(ApiError(Reason.TIMEOUT, f"nothing sent within {call.timeout:g} s"), call.timeout)
-
-    def _report(self, callback: Callable[..., object], *values: object) -> None:
-        """Call back on the loop. For all that is reported while it is busy it is woken but once."""
-        self._reports.append((callback, values))
-        if not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._woken = False  # first, so that whatever comes from now on wakes the loop again
-        while self._reports:
-            callback, values = self._reports.popleft()
-            self._loop.call_soon(callback, *values)
+        if call.give_up_if_late(GRACE):
+            finish(call.timed_out(), call.timeout)
+        else:  # the deadline moves on once the request is sent
+            deadline = call.deadline or self._loop.time() + call.timeout
+            self._loop.call_at(deadline + GRACE, self._watch, call)
 
 
-def _most_threads() -> int:
+def _max_threads() -> int:
     """As many as there can be files for; the server raises the limit as far as it may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
-        MOST_THREADS if hard == resource.RLIM_INFINITY else max(1, min(MOST_THREADS, hard // FILES_FOR_EACH))
+        MAX_THREADS if hard == resource.RLIM_INFINITY else max(1, min(MAX_THREADS, hard // FILES_PER_THREAD))
     )

@@ -1,0 +1,139 @@
+"""Requests by the real client, or by its threads, as tests make them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import ApiError
+from exporter.mobizon.call import Call
+from exporter.mobizon.client import Client
+from exporter.mobizon.threads import RequestThreads
+from exporter.model import Api, Reading, Secret
+from exporter.simulator import DEMO_KEY
+from tests.support.peers import SOON
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+KEY = DEMO_KEY
+NOW = 1767225600.0
+
+
+def api(url: str, key: str = KEY, timeout: float = SOON, **settings: Any) -> Api:
+    return Api(url, Secret(key), timeout=timeout, **settings)
+
+
+class Asking:
+    """A request under way in a thread of its own."""
+
+    def __init__(self, client: Client, settings: Api, task_id: int = 7) -> None:
+        self.sent: list[float] = []
+        self.call = Call(settings.timeout, self.sent.append, time.monotonic)
+        self._outcome: Reading | ApiError | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(client, settings, task_id), name="asking")
+        self._thread.start()
+
+    def _run(self, client: Client, settings: Api, task_id: int) -> None:
+        try:
+            self._outcome = client.get_status(settings, task_id, self.call, lambda: NOW)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test shall see it
+            self._outcome = error
+
+    def outcome(self) -> Reading | ApiError:
+        self._thread.join(SOON)
+        assert not self._thread.is_alive(), "the request did not end"
+        assert isinstance(self._outcome, Reading | ApiError), self._outcome
+        return self._outcome
+
+    def failure(self) -> ApiError:
+        outcome = self.outcome()
+        assert isinstance(outcome, ApiError)
+        return outcome
+
+
+def ask(client: Client, settings: Api | str, task_id: int = 7) -> Reading | ApiError:
+    return Asking(client, api(settings) if isinstance(settings, str) else settings, task_id).outcome()
+
+
+def failure(client: Client, settings: Api | str) -> ApiError:
+    outcome = ask(client, settings)
+    assert isinstance(outcome, ApiError)
+    return outcome
+
+
+def descriptors() -> dict[str, str]:
+    """What this process has open."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that was listing
+            found[entry.name] = str(entry.readlink())
+    return found
+
+
+def leading_to(port: int) -> int:
+    """How many descriptors of this process are the near end of a connection to this port."""
+    found = 0
+    for number, opened in descriptors().items():
+        if opened.startswith("socket:"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as sock:
+                found += sock.family == socket.AF_INET and sock.getpeername()[1] == port
+    return found
+
+
+@contextmanager
+def making(ca_file: str | None = None, proxy_url: str | None = None) -> Iterator[Client]:
+    client = Client(ca_file, proxy_url, connections=8)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+class Sent:
+    """A request that was given to `RequestThreads`, and what they reported of it."""
+
+    def __init__(self, threads: RequestThreads, settings: Api, task_id: int = 7) -> None:
+        self.sent: list[float] = []
+        self.called_in: set[threading.Thread] = set()
+        self.done: asyncio.Future[Reading | ApiError] = asyncio.get_running_loop().create_future()
+        threads.send(settings, task_id, self._sent, self._done)
+
+    def _sent(self, when: float) -> None:
+        self.sent.append(when)
+        self.called_in.add(threading.current_thread())
+
+    def _done(self, outcome: Reading | ApiError) -> None:
+        self.called_in.add(threading.current_thread())
+        self.done.set_result(outcome)  # which fails if it comes twice
+
+    async def outcome(self) -> Reading | ApiError:
+        return await asyncio.wait_for(asyncio.shield(self.done), SOON)
+
+    async def failure(self) -> ApiError:
+        outcome = await self.outcome()
+        assert isinstance(outcome, ApiError), outcome
+        return outcome
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread does; TimeoutError if it does not."""
+    async with asyncio.timeout(SOON):
+        while not condition():  # noqa: ASYNC110 - what other threads do sets no event of this loop
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def working() -> AsyncIterator[RequestThreads]:
+    threads = RequestThreads(asyncio.get_running_loop())
+    try:
+        yield threads
+    finally:
+        threads.close()
