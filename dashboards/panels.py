@@ -109,6 +109,10 @@ def stat_panel(
     on_background: bool = False,
 ) -> dashboard.Panel:
     """The last number of each series, with its name where there are several."""
+    # Names would be drawn too small to read where several numbers share a panel.
+    text = common_builder.VizTextDisplayOptions()
+    if len(queries) > 1:
+        text = text.title_size(13).value_size(28)
     mode = common.BigValueColorMode.BACKGROUND if on_background else common.BigValueColorMode.VALUE
     return (
         stat.Panel()
@@ -126,6 +130,7 @@ def stat_panel(
         .color_mode(mode)
         .graph_mode(common.BigValueGraphMode.NONE)
         .text_mode(common.BigValueTextMode.AUTO)
+        .text(text)
         .build()
     )
 

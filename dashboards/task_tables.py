@@ -45,13 +45,13 @@ def task_table(*, on_phone: bool = False) -> dashboard.Panel:
         f"{kept}&var-account=${{__value.raw:percentencode}}&var-task=$__all",
     )
     all_accounts = lib.data_link(lib.TASKS, "All accounts", f"{kept}&var-account=$__all&var-task=$__all")
-    ready = {"unit": "dateTimeAsIsoNoDateIfToday"}
     if on_phone:
+        # Together as wide as a phone that is held upright.
         columns = [
-            Column("task_id", "Task", {"links": [this], **width(70)}),
-            Column("name", "Name"),
-            Column("Value #A", "Status", STATUS_CELL | width(95)),
-            Column("Value #C", "Ready at", ready | width(85)),
+            Column("task_id", "Task", {"links": [this], **width(60)}),
+            Column("name", "Name", width(105)),
+            Column("Value #C", "Ready at", {"unit": "time:ddd HH:mm", **width(80)}),
+            Column("Value #A", "Status", STATUS_CELL | width(90)),
         ]
     else:
         columns = [
@@ -60,9 +60,9 @@ def task_table(*, on_phone: bool = False) -> dashboard.Panel:
             Column("account", "Account", {"links": [of_account, all_accounts], **width(150)}),
             Column("Value #A", "Status", STATUS_CELL | width(120)),
             Column("Value #B", "Progress", PERCENT_BAR | width(190)),
-            Column("Value #C", "Ready at", ready | width(170)),
+            Column("Value #C", "Ready at", {"unit": "dateTimeAsIsoNoDateIfToday", **width(170)}),
             Column("Value #D", "Age", {"unit": "s", **width(100)}),
-            Column("reason", "Error", RED_TEXT | width(170)),
+            Column("reason", "Error", {"noValue": ""} | RED_TEXT | width(170)),
         ]
     return table_panel(
         Head(
