@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 
-.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench clean
+.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -57,10 +57,10 @@ screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs C
 bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# Prometheus 3's promtool, with which the alert rules are tested, too; needs Go.
-.tools/promtool: .ci/promtool/go.mod .ci/promtool/go.sum
-	cd .ci/promtool && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags='-s -w' \
-	  -o ../../$@ github.com/prometheus/prometheus/cmd/promtool
+tools:  ## build promtool of Prometheus 3 and helm, which some tests need (needs Go)
+	mkdir -p .tools
+	cd .ci/tools && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags='-s -w' -o ../../.tools/ \
+	  github.com/prometheus/prometheus/cmd/promtool helm.sh/helm/v3/cmd/helm
 
 clean:  ## remove what the other targets made
-.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench clean
+.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench tools clean

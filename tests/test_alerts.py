@@ -258,7 +258,7 @@ def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     assert set(re.findall(r"^## (.*)$", RUNBOOKS.read_text("utf-8"), re.MULTILINE)) == WANTED
 
 
-# Debian's, and the one that `make .tools/promtool` builds.
+# Debian's, and the one that `make tools` builds.
 BOTH = pytest.mark.parametrize("tool", ["promtool", "promtool-3"])
 
 
@@ -276,7 +276,7 @@ def test_the_unit_tests_of_the_rules_pass(path: Path, tool: str) -> None:
 
 
 def test_the_rules_are_tested_with_the_prometheus_of_the_stack() -> None:
-    modules = (ROOT / ".ci" / "promtool" / "go.mod").read_text("utf-8")
+    modules = (ROOT / ".ci" / "tools" / "go.mod").read_text("utf-8")
     tested = re.search(r"^\tgithub.com/prometheus/prometheus v0\.(\d)(\d+)\.(\d+)", modules, re.MULTILINE)
     assert tested
     # The module of Prometheus 3.14.0 is v0.314.0.

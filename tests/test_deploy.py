@@ -477,6 +477,7 @@ def test_the_pod_runs_the_image_of_this_version_with_flags_that_exist() -> None:
     flags = accepted(container()["args"])
     mounted = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
     assert "readOnly" not in mounted[str(Path(flags["state_file"]).parent)]
+    assert Path(flags["registry_file"]).parent == Path(flags["state_file"]).parent
     assert mounted[str(Path(flags["config_file"]).parent)]["readOnly"] is True
 
 

@@ -51,7 +51,11 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
     wheel, sdist = out / f"{NAME}-py3-none-any.whl", out / f"{NAME}.tar.gz"
     assert {wheel, sdist} == set(out.iterdir())
     with zipfile.ZipFile(wheel) as archive, tarfile.open(sdist) as tar:
-        in_sdist = {member.name.removeprefix(f"{NAME}/") for member in tar.getmembers() if member.isfile()}
+        in_sdist = {
+            member.name.removeprefix(f"{NAME}/")
+            for member in tar.getmembers()
+            if member.isfile() or member.issym()
+        }
         return Dist(wheel, sdist, set(archive.namelist()), in_sdist)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-# What `make` builds, where.
-_BUILT = {"promtool-3": ".tools/promtool"}
+# What `make tools` builds, where.
+_BUILT = {"promtool-3": ".tools/promtool", "helm": ".tools/helm"}
 _PACKAGES = {
     "promtool": "prometheus",
     "prometheus": "prometheus",
@@ -29,7 +29,7 @@ def need(tool: str) -> str:
     path = _path(tool)
     if path is not None:
         return path
-    source = f"make {_BUILT[tool]}" if tool in _BUILT else f"apt-get install {_PACKAGES.get(tool, tool)}"
+    source = "make tools" if tool in _BUILT else f"apt-get install {_PACKAGES.get(tool, tool)}"
     hint = f"{tool} is missing: {source}"
     if os.environ.get("CI") == "true":
         pytest.fail(hint)
