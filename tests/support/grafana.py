@@ -39,6 +39,10 @@ def expressions(dashboard: Json) -> Iterator[tuple[str, str]]:
             yield f"{panel['title']}/{target['refId']}", target["expr"]
 
 
+def query_variables(dashboard: Json) -> list[Json]:
+    return [variable for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+
+
 class Screen:
     """A dashboard as it is shown at a time, for these values of its variables, with six hours in view."""
 
@@ -57,7 +61,7 @@ class Screen:
         defaults = panel["fieldConfig"]["defaults"]
         cells = []
         for target in panel["targets"]:
-            for series in self._query(target):
+            for series in self.query(target["expr"]):
                 name = _legend(target.get("legendFormat", ""), series["metric"])
                 options = {**defaults, **_overrides(panel).get(name, {})}
                 cells.append((name, _cell(options, float(series["value"][1]))))
@@ -72,7 +76,7 @@ class Screen:
         several = len(panel["targets"]) > 1
         for target in panel["targets"]:
             value = f"Value #{target['refId']}" if several else "Value"
-            for series in self._query(target):
+            for series in self.query(target["expr"]):
                 labels = series["metric"]
                 row = rows.setdefault(_key(labels), {})
                 row.update(labels)
@@ -101,8 +105,9 @@ class Screen:
                 found[name] = [float(value) for _, value in series["values"]]
         return found
 
-    def _query(self, target: Json) -> list[Json]:
-        return self._server.query(promql.filled(target["expr"], self.values), self._at)
+    def query(self, expr: str) -> list[Json]:
+        """The series of an expression now."""
+        return self._server.query(promql.filled(expr, self.values), self._at)
 
 
 def _key(labels: dict[str, str]) -> frozenset[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """A Prometheus with hours of samples that were never scraped: what an exporter would have exported.
 
-That the names and labels are the exporter's own is tested against the demo (tests/test_dashboards.py).
+That the names and labels are the exporter's own is tested against the demo (tests/dashboards/test_demo.py).
 """
 
 from __future__ import annotations
