@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import json
 import re
 import shutil
@@ -163,6 +164,16 @@ def test_severities_and_labels_are_those_of_the_values(tmp_path: Path) -> None:
         "tier": "2",
         'say "so"': "{{ $labels.job }}: yes",
     }
+
+
+def test_the_example_at_the_head_of_the_values_is_valid(tmp_path: Path) -> None:
+    head = (ROOT / "alerts" / "values.yaml").read_text("utf-8").partition("# for example\n")[2]
+    example = "".join(
+        line.removeprefix("#   ") for line in itertools.takewhile(str.strip, head.splitlines(True))
+    )
+    rules = changed(tmp_path, example)
+    assert "for 1 hour" in rules["MobizonTaskStalled"]["annotations"]["summary"]
+    assert rules["MobizonApiRateLimited"]["labels"]["team"] == "platform"
 
 
 THRESHOLDS = """
