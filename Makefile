@@ -59,7 +59,7 @@ bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for
 
 tools:  ## build promtool of Prometheus 3 and helm, which some tests need (needs Go)
 	mkdir -p .tools
-	cd .ci/tools && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags='-s -w' -o ../../.tools/ \
+	cd .ci/tools && CGO_ENABLED=0 go build -buildvcs=false -tags remove_all_sd -trimpath -ldflags='-s -w' -o ../../.tools/ \
 	  github.com/prometheus/prometheus/cmd/promtool helm.sh/helm/v3/cmd/helm
 
 clean:  ## remove what the other targets made
