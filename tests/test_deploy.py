@@ -243,6 +243,13 @@ def test_the_stacks_exporter_runs_the_demo() -> None:
     assert accepted(SERVICES["exporter"]["command"])["demo"] is True
 
 
+def test_the_stacks_exporter_has_a_volume_for_what_is_to_outlive_it() -> None:
+    example = re.findall(r"^#   (command:|  - .*)$", COMPOSE.read_text("utf-8"), re.MULTILINE)
+    flags = accepted(yaml.safe_load("\n".join(example))["command"])
+    folders = {str(Path(flags[name]).parent) for name in ("state_file", "registry_file")}
+    assert folders == {folder for folder, source in mounts("exporter").items() if source == "exporter"}
+
+
 def test_the_stacks_prometheus_finds_the_shipped_rules() -> None:
     mounted = mounts("prometheus")
     config = next(flag for flag in SERVICES["prometheus"]["command"] if flag.startswith("--config.file="))
@@ -313,6 +320,7 @@ def test_the_unit_starts_the_command_with_flags_that_exist() -> None:
     assert flags["config_file"] == "/etc/mobizon-exporter/config.yaml"
     # The only place it may write to.
     assert flags["state_file"] == "${STATE_DIRECTORY}/state.json"
+    assert flags["registry_file"] == "${STATE_DIRECTORY}/registry.json"
     assert settings("StateDirectory") == ["mobizon-exporter"]
     assert settings("ExecReload") == ["kill -HUP $MAINPID"]
 

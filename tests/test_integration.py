@@ -19,7 +19,7 @@ import requests
 
 from exporter import simulator
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, ExporterProcess, write_config
 from tests.support.promtools import free_port
 from tests.support.tools import need
 
@@ -103,6 +103,99 @@ class Workplace:
         return self.finish(self.start(program, exporter, groups))
 
 
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    load = simulator.growing(1.0, delay=0.3)
+    with SimulatorThread(Simulator({}, interval=0.1, limit="off", load=load)) as mobizon:
+        yield Workplace(tmp_path, mobizon)
+
+
+def exporter_process(workplace: Workplace, port: int = 0) -> ExporterProcess:
+    config = write_config(workplace.folder, workplace.mobizon.url, "[]", interval="100ms")
+    registry = workplace.folder / "registry.json"
+    return ExporterProcess(f"--config.file={config}", f"--registry.file={registry}", port=port)
+
+
+# The demo.
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[ExporterProcess]:
+    with ExporterProcess("--demo") as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "state"),
+    [
+        ({}, 0, "completed"),
+        ({"-d id=1": "-d id=2", "recipientGroups=7": "recipientGroups=13"}, 22, "rejected"),
+    ],
+)
+def test_four_lines_of_shell_tell_completed_from_rejected_by_their_exit_status(
+    changes: dict[str, str], status: int, state: str, demo: ExporterProcess
+) -> None:
+    for tool in ("curl", "jq"):
+        need(tool)
+    script = next(text for language, text in BLOCKS if language == "sh")
+    assert len(script.splitlines()) == 4
+    api = demo.wait_for_line(r"Mobizon +(http\S+), simulated, with the key (\w+)")
+    assert api[2] in script
+    for old, new in {"http://localhost:10118": api[1], "http://localhost:10117": demo.url, **changes}.items():
+        assert old in script
+        script = script.replace(old, new)
+    for change in changes.values():
+        assert f"`{change.removeprefix('-d ')}`" in TEXT
+    command = ["sh", "-ec", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["state"] == state
+
+
+# With a real exporter.
+
+
+@EACH_PROGRAM
+def test_a_campaign_is_sent_when_its_load_is_completed(program: str, workplace: Workplace) -> None:
+    with exporter_process(workplace) as exporter:
+        run = workplace.run(program, exporter.url)
+        assert (run.status, run.output, run.errors, run.sent) == (0, "campaign 1 is sent\n", "", [0])
+        (task,) = requests.get(f"{exporter.url}/api/v1/tasks", timeout=10).json()["tasks"]
+        assert (task["state"], task["name"], task["source"]) == ("completed", "campaign-1", "registry")
+
+
+@EACH_PROGRAM
+def test_a_rejected_load_fails_sends_nothing_and_is_removed(program: str, workplace: Workplace) -> None:
+    with exporter_process(workplace) as exporter:
+        run = workplace.run(program, exporter.url, groups="7,13")
+        assert run.status == 1
+        assert re.fullmatch(r"campaign 1 is not sent: task \d+ is rejected\n", run.errors)
+        assert run.sent == []
+        assert requests.get(f"{exporter.url}/api/v1/tasks", timeout=10).json()["tasks"] == []
+
+
+@EACH_PROGRAM
+def test_an_exporter_that_is_killed_and_started_again_delays_a_campaign(
+    program: str, workplace: Workplace
+) -> None:
+    workplace.patience["TRIES"] = "30"
+    mobizon, port = workplace.mobizon, free_port()
+    with exporter_process(workplace, port) as exporter:
+        process = workplace.start(program, exporter.url)
+        mobizon.wait_for(lambda: _asked(mobizon), timeout=30)
+        (task_id,) = mobizon.scenarios
+        mobizon.scenarios[task_id] = simulator.waiting()
+        exporter.process.kill()
+    mobizon.scenarios[task_id] = simulator.completed()
+    with exporter_process(workplace, port):
+        run = workplace.finish(process)
+    assert (run.status, run.output) == (0, "campaign 1 is sent\n"), run.errors
+
+
+def _asked(mobizon: Simulator) -> bool:
+    return any(request.method == "taskqueue/getstatus" for request in mobizon.requests)
+
+
 # With an exporter that answers as told.
 
 
@@ -113,10 +206,12 @@ class Scripted:
         self.waits = list(waits)
         self.register = register
         self.seen: list[str] = []
+        self.authorized: set[str | None] = set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
+                outer.authorized.add(self.headers.get("Authorization"))
                 length = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(length)) if length else None
                 status = outer.answer(self.command, self.path, body)
@@ -151,7 +246,7 @@ class Scripted:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Scripted]:
-        thread = threading.Thread(target=self._server.serve_forever)
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield self
@@ -175,6 +270,15 @@ def test_waits_go_on_until_the_task_is_finished(program: str, loaded: Workplace)
         run = loaded.run(program, exporter.url)
     assert (run.status, run.sent) == (0, [0]), run.errors
     assert exporter.seen == ["PUT", *["GET"] * 6]
+
+
+@EACH_PROGRAM
+def test_a_password_in_the_address_is_used_and_not_shown(program: str, loaded: Workplace) -> None:
+    with Scripted(504, 409).serving() as exporter:
+        run = loaded.run(program, exporter.url.replace("://", "://script:s3cret@"))
+    assert exporter.seen == ["PUT", "GET", "GET", "DELETE"]
+    assert exporter.authorized == {"Basic c2NyaXB0OnMzY3JldA=="}
+    assert (run.status, run.errors) == (1, "campaign 1 is not sent: task 1001 is rejected\n")
 
 
 @EACH_PROGRAM
