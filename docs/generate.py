@@ -41,88 +41,8 @@ _WRITTEN: Final[dict[Any, str]] = {
     tuple[TaskSpec, ...]: "list of task ids and [tasks](#a-task)",
     config.ApiSettings: "[`api`](#api)",
     config.ApiSettings | None: "[`api`](#api)",
-    tuple[config.AccountSettings, ...] | None: "list of [accounts](#an-account)",
+    tuple[config.AccountSettings, ...] | None: "list of [accounts](#several-accounts)",
 }
-
-_CONFIGURATION: Final = """\
-# Configuration
-
-<!-- Written by `python docs/generate.py` from exporter/config/settings.py: change it there. -->
-
-One YAML file, `--config.file`, by default `config.yaml`. [config.example.yaml](../config.example.yaml) has
-every setting with a comment. To know whether a file is good before the exporter has to:
-
-```sh
-mobizon-exporter --config.check --config.file=config.example.yaml
-```
-
-It reads the file and every task file, sends nothing, and prints every mistake with its file, line and path,
-or how long a full refresh takes. The exit status is 0 or 1.
-
-## The file
-
-{file}
-
-## `api`
-
-{api}
-
-`url` and one way to the key are all that is needed. The key comes from `key`, or from the file that
-`key_file` names, or, with neither, from the environment variable `{variable}`. A key file that changes is
-read again, as the configuration is.
-
-## A task
-
-{task}
-
-A task that needs neither name nor labels is written as its bare id.
-
-## An account
-
-{account}
-
-With `accounts`, the settings `api`, `tasks` and `task_files` do not stand at the top level. Every series of
-an account carries the label `account`. Two accounts may not share a key, because the budget of requests is
-the key's.
-
-## Task files
-
-Each file that a glob of `task_files` finds holds a list like `tasks`, in YAML or JSON. A file with a mistake
-keeps its own last good tasks and holds up no other; an id that is already listed is passed over. Either shows
-in the log, and in `mobizon_exporter_task_file_errors`. Write a file beside, under a name that no glob finds,
-and rename it into place.
-
-## Values
-
-- **Durations** are those of Prometheus: `500ms`, `5s`, `1h30m`, `2d`.
-- **Task ids** are positive decimal numbers as written. `0123`, `1_000` and `12:30` are errors, not other
-  numbers.
-- **Label names** are letters, digits and `_`, and do not begin with a digit. Reserved:
-  {reserved},
-  and names that begin with `__`.
-- **Paths and globs** are relative to the configuration file.
-- **Unknown keys, duplicate keys and duplicate ids** are errors.
-
-All mistakes are told at once. This file
-
-```yaml
-# mistaken.yaml
-{mistaken}```
-
-is answered with
-
-```text
-{told}
-```
-
-## When it is read
-
-The file, the key files and the task files are looked at with every scrape and read again when they have
-changed; on SIGHUP, and on `POST /-/reload` where `--web.enable-lifecycle` allows it, always. A file that is
-not valid changes nothing: the last good configuration stays in force, the log says why, and
-`mobizon_exporter_config_last_reload_successful` is 0. A reload keeps what is known of the tasks that stay,
-and the spacing of requests.
-"""
 
 _MISTAKEN: Final = """\
 api:
@@ -135,9 +55,13 @@ stale_after: 5 minutes
 """
 
 
+def _template(name: str) -> str:
+    return (Path(__file__).parent / "templates" / f"{name}.md.in").read_text("utf-8")
+
+
 def configuration() -> str:
     """The text of configuration.md."""
-    return _CONFIGURATION.format(
+    return _template("configuration").format(
         file=_settings(config.ConfigFileSettings),
         api=_settings(config.ApiSettings),
         task=_settings(config.TaskSettings),
@@ -183,80 +107,19 @@ def _mistakes() -> str:
     raise AssertionError("the mistaken example is valid")
 
 
-_METRICS: Final = """\
-# Metrics
-
-<!-- Written by `python docs/generate.py` from what the exporter answers: change it there. -->
-
-What `/metrics` answers, in Prometheus's text format or OpenMetrics, gzipped where the client takes it. Beside
-these there are `process_*` and `python_info`, as prometheus_client has them.
-
-{metrics}## Labels
-
-A task's series carry `task_id`; then `name` and the labels of
-[its entry in the list](configuration.md#a-task), where given. With `accounts` in the configuration every
-series but those of the exporter itself carries `account`. Prometheus adds `job` and `instance`.
-
-## Status
-
-`mobizon_task_status` and the states of `mobizon_tasks`:
-
-{states}
-
-Every account has all six series of `mobizon_tasks`, at 0 where there is no such task.
-
-## Reasons
-
-The label `reason` of `mobizon_task_error` and `mobizon_api_request_failures_total`. "Backs off" says what is
-left alone after such a failure: the task ({task_first} s, doubling up to {task_most} s), or the whole account
-({account_first} s, doubling up to {account_most} s, with one probing request at a time).
-
-{reasons}
-
-The account backs off, too, after {unreachable} connection failures or time-outs in a row, or {failed}
-failures in a row of any kind but `not_found` and `rate_limited`.
-"""
-
-_EVER: Final = "always"
-_ONCE_READ: Final = "from the first good reading on"
-_WHEN: Final = {
-    "mobizon_task_progress": (
-        "from the first good reading on. While requests for the task fail, or its account is in back-off, it "
-        "stays until that has lasted for `stale_after` or two full refreshes, whichever is longer; where the "
-        "reading was old by then, not as long. A task that is not found loses it at once. Final values never "
-        "go stale"
-    ),
-    "mobizon_task_status": (
-        "as `mobizon_task_progress`. A status that Mobizon does not document is exported as it is"
-    ),
-    "mobizon_task_up": "from the first answer or failure on. 1: a reading; 0: none",
-    "mobizon_task_error": "only while the last request for the task has failed",
-    "mobizon_task_last_success_timestamp_seconds": _ONCE_READ,
-    "mobizon_task_last_change_timestamp_seconds": _ONCE_READ,
-    "mobizon_tasks": _EVER,
+_NOTES: Final = {
+    "mobizon_task_status": "Other numbers, which Mobizon does not document, are exported as they are",
+    "mobizon_task_error": "Present only while the last request for the task has failed; always 1",
     "mobizon_up": (
-        "from the first answer or failure on, while a task is active: with none nothing is asked, so nothing "
-        "is known. 1: served; 0: not. An answer that speaks of one task alone, such as `not_found`, proves "
-        "that the account is served"
+        "Absent until there is an answer, and while no task is active. An answer that speaks of the task "
+        "alone, such as `not_found`, proves that the API serves the account"
     ),
-    "mobizon_api_requests": (
-        "always; counted from the start of the process, whatever happens to the account's key and list"
-    ),
-    "mobizon_api_request_failures": "always, with every reason",
-    "mobizon_api_request_duration_seconds": "always; failed requests count, too",
-    "mobizon_api_request_interval_seconds": "always: `request_interval`, plus what refusals have added",
-    "mobizon_tasks_due": _EVER,
-    "mobizon_tasks_finished": (
-        "always, for `completed` and `rejected`. A task counts if it had been read while it was unfinished"
-    ),
-    "mobizon_task_duration_seconds": (
-        "always, for `completed` and `rejected`. The time of the first reading is in the state file"
-    ),
-    "mobizon_exporter_build_info": _EVER,
-    "mobizon_exporter_config_last_reload_successful": _EVER,
-    "mobizon_exporter_config_last_reload_success_timestamp_seconds": _EVER,
-    "mobizon_exporter_task_file_errors": _EVER,
+    "mobizon_api_request_failures": "Every reason from 0 on",
+    "mobizon_api_request_duration_seconds": "Failed requests count",
+    "mobizon_api_request_interval_seconds": "`request_interval`, plus what refusals have added",
+    "mobizon_task_duration_seconds": "The time of the first reading is in the state file",
 }
+"""What the HELP text of a metric has no room for."""
 
 _STATES: Final = {
     "waiting": ("0", "not begun yet"),
@@ -268,43 +131,58 @@ _STATES: Final = {
 }
 
 _REASONS: Final = {
-    Reason.NOT_FOUND: ("code 2", "the task", "deleted, mistyped, or another account's"),
+    Reason.NOT_FOUND: (
+        "code 2: Mobizon has no such task",
+        "the task",
+        "the id is mistyped, deleted, or another account's: correct it or remove it",
+    ),
     Reason.RATE_LIMITED: (
-        "code 30, HTTP 429",
-        "nothing",
-        "the request came too early: the spacing grows, and the task stays due",
+        "code 30, HTTP 429: the request came too early",
+        "nothing; the spacing grows",
+        "nothing if it is rare; else see [refusals](troubleshooting.md#many-requests-are-refused)",
     ),
     Reason.UNAUTHORIZED: (
-        "codes 8, 9, HTTP 401, 403",
+        "codes 8, 9, HTTP 401, 403: wrong or expired key, or no access to the method",
         "the account",
-        "the key is wrong, has expired, or has no access to the method",
+        "put a good key where `key_file` points; it is read with the next scrape",
     ),
     Reason.WRONG_HOST: (
-        "code 13",
+        "code 13: another country's host serves the account",
         "the account",
-        "another country's host serves the account; the log names it",
+        "set `api.url` to the host that the log names",
     ),
-    Reason.ACCOUNT_BLOCKED: ("code 14", "the account", "blocked or deleted"),
-    Reason.API_ERROR: ("any other code", "the task", "an error on Mobizon's side; the log has its message"),
-    Reason.HTTP_ERROR: ("any other HTTP status but 200", "the task", "often a proxy or an outage"),
-    Reason.INVALID_RESPONSE: (
-        "HTTP 200",
+    Reason.ACCOUNT_BLOCKED: ("code 14: blocked or deleted", "the account", "ask Mobizon"),
+    Reason.API_ERROR: ("any other code", "the task", "ask Mobizon if it lasts; the log has the message"),
+    Reason.HTTP_ERROR: (
+        "any other HTTP status but 200",
         "the task",
-        "no JSON, no progress, progress outside 0-100, or more than 64 KiB",
+        "an outage, a proxy, or a wrong path in `api.url`",
     ),
-    Reason.TIMEOUT: ("none", "the task", "no whole answer within `timeout`"),
-    Reason.CONNECTION_ERROR: ("none", "the task", "network, DNS, TLS or proxy"),
+    Reason.INVALID_RESPONSE: (
+        "no JSON, no progress, progress outside 0-100, or over 64 KiB",
+        "the task",
+        "read the log; the login page of a proxy is one cause",
+    ),
+    Reason.TIMEOUT: ("no whole answer within `timeout`", "the task", "check the network, or raise `timeout`"),
+    Reason.CONNECTION_ERROR: (
+        "network, DNS, TLS or proxy",
+        "the task",
+        "check them; `ca_file` is for an authority of your own",
+    ),
 }
 
 
-_OPTIONAL: Final = {"name": "`name`", "account": "`account`", "team": "labels of your own"}
+_GENERAL: Final = {"task_id", "name", "account", "team", "le"}  # labels that the text describes
 
 
 def metrics() -> str:
     """The text of metrics.md."""
     families = text_string_to_metric_families(asyncio.run(_exposition()))
-    return _METRICS.format(
-        metrics="".join(_metric(family) for family in families if family.name.startswith("mobizon_")),
+    return _template("metrics").format(
+        metrics=_table(
+            ("metric", "type", "labels", "value"),
+            [_metric(family) for family in families if family.name.startswith("mobizon_")],
+        ),
         states=_table(
             ("state", "`mobizon_task_status`", "meaning"),
             [(f"`{state}`", *_STATES[state]) for state in STATES],
@@ -316,23 +194,18 @@ def metrics() -> str:
         unreachable=backoff.UNREACHABLE_AFTER,
         failed=backoff.FAILED_AFTER,
         reasons=_table(
-            ("reason", "answer", "backs off", "meaning"),
+            ("reason", "cause", "backs off", "what to do"),
             [(f"`{reason}`", *_REASONS[reason]) for reason in Reason],
         ),
     )
 
 
-def _metric(family: Metric) -> str:
+def _metric(family: Metric) -> tuple[str, ...]:
     labels = dict.fromkeys(label for sample in family.samples for label in sample.labels)
-    always = [f"`{label}`" for label in labels if label not in _OPTIONAL] or ["none"]
-    given = [_OPTIONAL[label] for label in labels if label in _OPTIONAL]
+    own = [f"`{label}`" for label in labels if label not in _GENERAL]
     name = family.name + ("_total" if family.type == "counter" else "")
-    return (
-        f"## `{name}`\n\n{family.documentation}\n\n"
-        f"- Type: {family.type}\n"
-        f"- Labels: {', '.join(always)}{'; where given ' + ', '.join(given) if given else ''}\n"
-        f"- There: {_WHEN[family.name]}\n\n"
-    )
+    value = f"{family.documentation} {_NOTES.get(family.name, '')}".strip().removesuffix(".")
+    return f"`{name}`", family.type, ", ".join(own), value
 
 
 async def _exposition() -> str:
