@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from exporter.refresh.clock import Instant
     from exporter.refresh.counters import Counters
     from exporter.refresh.schedule import Schedule
-    from exporter.refresh.task import InFlight, TaskState
+    from exporter.refresh.task import Budget, InFlight, TaskState
     from exporter.refresh.waits import Timer
 
 
@@ -36,15 +36,19 @@ class AccountState:
         self.failure: Failure | None = None  # why it is not served
         self._views: dict[int, TaskView] = {}
 
-    def configure(self, settings: Account, counters: Counters) -> None:
-        """Take over new settings."""
+    def configure(self, settings: Account, budget: Budget, counters: Counters) -> None:
+        """Take over new settings, and go on with the budget of their key."""
         before, self.settings, self.counters, self.log.name = self.settings, settings, counters, settings.name
         api, old = settings.api, before.api
+        if self.schedule.budget is not budget:
+            self.schedule.use(budget)
+            self.failure = None
         if (api.url, api.proxy_url, api.ca_file) != (old.url, old.proxy_url, old.ca_file):
             self.schedule.forget_failures()
             self.failure = None
-        self.schedule.budget.pacer.interval = api.request_interval
+        budget.pacer.interval = api.request_interval
         self.schedule.list_tasks(settings.tasks)
+        self._forget_failure_if_idle()
         self.log.keep(self.schedule.tasks)
         self._views = {
             task_id: self._views[task_id] for task_id in self._views if task_id in self.schedule.tasks
@@ -77,6 +81,7 @@ class AccountState:
         elif isinstance(outcome, ApiError):
             since = self.failure.since if self.failure else at.wall
             self.failure = Failure(outcome.reason, outcome.detail, since)
+        self._forget_failure_if_idle()
         if is_served is not was_served:
             self.log.account(outcome, is_served=is_served)
         if schedule.tasks.get(task.spec.id) is not task:  # it has left the list
@@ -106,6 +111,11 @@ class AccountState:
             task.waited_for = False
         self.task_waits.end(task_id)
 
+    def end_all_waits(self) -> None:
+        """End the waits for every task."""
+        for task_id in list(self.task_waits.by_task):
+            self.end_waits(task_id)
+
     def view(self, at: Instant, config: Config) -> AccountView:
         """What is shown of it."""
         settings, schedule, counters = self.settings, self.schedule, self.counters
@@ -127,7 +137,7 @@ class AccountState:
                 for task in schedule.tasks.values()
                 if not _dropped(task, at.wall, config.drop_finished_after)
             ),
-            failure=self.failure if active else None,
+            failure=self.failure,
             finished=dict(counters.finished),
             task_durations={status: known.durations for status, known in counters.task_durations.items()},
         )
@@ -136,6 +146,10 @@ class AccountState:
         """What is shown of one of its tasks; None if it is not listed."""
         task = self.schedule.tasks.get(task_id)
         return self._task_view(task, at, config.stale_after) if task else None
+
+    def _forget_failure_if_idle(self) -> None:
+        if not self.schedule.active:  # nothing is asked, so whether the account is served is not known
+            self.failure = None
 
     def _task_view(self, task: TaskState, at: Instant, stale_after: float) -> TaskView:
         view = self._views.get(task.spec.id)

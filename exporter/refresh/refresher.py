@@ -178,8 +178,7 @@ class Refresher:
         self._closed = True
         for account in self._accounts:
             self._pump(account)
-            for task_id in list(account.task_waits.by_task):
-                account.end_waits(task_id)
+            account.end_all_waits()
         for scrape in list(self._scrapes):
             scrape.release()
 
@@ -199,9 +198,8 @@ class Refresher:
 
     def _account(self, name: str | None) -> AccountState | None:
         """The account of that name; without a name the only one."""
-        if name is None and len(self._accounts) == 1:
-            return self._accounts[0]
-        return self._by_name.get(name)
+        only = name is None and len(self._accounts) == 1
+        return self._accounts[0] if only else self._by_name.get(name)
 
     def _configured(self, settings: Account, account: AccountState | None) -> AccountState:
         """The account with its settings in force; a new one if there is none yet."""
@@ -212,9 +210,7 @@ class Refresher:
         counters = self._counters.setdefault(settings.name, Counters())
         if account is None:
             account = AccountState(settings, Schedule(budget), counters)
-        elif account.schedule.budget is not budget:
-            account.schedule.use(budget)
-        account.configure(settings, counters)
+        account.configure(settings, budget, counters)
         return account
 
     def _pump(self, account: AccountState) -> None:

@@ -55,8 +55,8 @@ class Schedule:
     def use(self, budget: Budget) -> None:
         """Go on with another key."""
         self.budget = budget
-        self.backoff = Backoff()
         self.forget_failures()
+        self.backoff = Backoff()
 
     def forget_failures(self) -> None:
         """The account is reached in another way from now on: what failed so far may work."""

@@ -1031,7 +1031,7 @@ class TestWhatIsShown:
         assert (view.up, view.backing_off, view.failure) == (None, False, None)
         world.loop.advance(3600)
         world.apply(account(1))
-        assert world.view().up is None
+        assert (world.view().up, world.view().failure) == (None, None)
         world.scrape()
         world.loop.advance(5)
         assert world.view().up is False
@@ -1043,7 +1043,8 @@ class TestWhatIsShown:
         world.loop.advance(5)
         assert world.view().up is False
         world.apply(account(2, key="B" * 40))
-        assert (world.view().up, world.view().backing_off) == (None, False)
+        view = world.view()
+        assert (view.up, view.backing_off, view.failure) == (None, False, None)
 
     def test_registered_tasks_are_shown_as_long_as_the_registry_keeps_them(self) -> None:
         listed = account(2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exporter.errors import Reason
-from tests.support.fakes import Scrape, World, account, failure, reading
+from tests.support.fakes import Scrape, Wait, World, account, failure, reading
 
 KEYS = ("A" * 40, "B" * 40)
 ASK_EXPIRES_AFTER = (
@@ -170,7 +170,54 @@ class ApiThatAnswers(RuleBasedStateMachine):
             assert max(counts.values(), default=0) - min(counts.values(), default=0) <= 1
 
 
+class NeverIdle(RuleBasedStateMachine):
+    """The budget is used while work is due and never exceeded, however scrapes, views and waits are mixed."""
+
+    @initialize(tasks=st.integers(1, 30), dead=st.integers(0, 30))
+    def start(self, tasks: int, dead: int) -> None:
+        self.world = World(account(tasks + dead))
+        self.world.api.answer = lambda _, task_id: (
+            reading() if task_id <= tasks else failure(Reason.NOT_FOUND)
+        )
+        self.waits: list[Wait] = []
+
+    @rule(timeout=st.sampled_from([1.0, 9.5, 60.0]))
+    def scrape(self, timeout: float) -> None:
+        self.world.scrape(timeout)
+
+    @rule()
+    def view(self) -> None:
+        self.world.refresher.ask()
+
+    @rule(task_id=st.integers(1, 60))
+    def wait(self, task_id: int) -> None:
+        self.waits.append(self.world.wait(task_id))
+
+    @precondition(lambda self: self.waits)
+    @rule()
+    def give_up(self) -> None:
+        self.waits.pop(0).give_up()
+
+    @rule(seconds=st.floats(0.0, 5.0) | st.floats(0.0, 400.0))
+    def pass_time(self, seconds: float) -> None:
+        self.world.loop.advance(seconds)
+
+    @invariant()
+    def the_budget_is_used_while_work_is_due(self) -> None:
+        if hasattr(self, "world"):
+            self.world.loop.advance(0)  # what starts now is on its way only then
+            assert not self.world.view().due or self.world.loop.now < self.world.api.times()[-1] + 1
+
+    @invariant()
+    def requests_are_spaced(self) -> None:
+        if hasattr(self, "world"):
+            times = self.world.api.times()[-500:]
+            assert all(b - a >= 1 - 1e-6 for a, b in itertools.pairwise(times))
+
+
 TestRefreshing = Refreshing.TestCase
 TestRefreshing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestNeverIdle = NeverIdle.TestCase
+TestNeverIdle.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestApiThatAnswers = ApiThatAnswers.TestCase
 TestApiThatAnswers.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
