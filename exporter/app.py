@@ -31,9 +31,9 @@ from exporter.web.server import Server
 from exporter.web.task_api import TaskApi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from exporter.config.registry import FinalReadings, PutInForce
     from exporter.signals import Signals
     from exporter.web.tls import RenewableTls
     from exporter.web.webconfig import WebConfig
@@ -70,9 +70,9 @@ async def _serve(options: Options, signals: Signals) -> None:
     web = webconfig.load(options.web_config_file) if options.web_config_file else webconfig.WebConfig()
     async with contextlib.AsyncExitStack() as stack:
         source, config = await _configuration(options, stack)
-        registry = _registry(options, lambda config: refresher.apply(config), stack)  # noqa: PLW0108 - made below
+        registry = _registry(options, lambda *new: _put_in_force(refresher, *new), stack)
         refresher = _refresher(registry, stack)
-        apply = _apply(refresher, registry)
+        apply = registry.apply if registry else refresher.apply
         apply(config)
         state = StateFile(options.state_file) if options.state_file else None
         if state:
@@ -109,7 +109,7 @@ async def _configuration(options: Options, stack: contextlib.AsyncExitStack) -> 
 
 
 def _registry(
-    options: Options, put_in_force: Callable[[Config], None], stack: contextlib.AsyncExitStack
+    options: Options, put_in_force: PutInForce, stack: contextlib.AsyncExitStack
 ) -> Registry | None:
     """The registered tasks; those of a demo need not outlive it. Raises ConfigError if they are in use."""
     file = RegistryFile(options.registry_file) if options.registry_file else None
@@ -138,17 +138,13 @@ def _refresher(registry: Registry | None, stack: contextlib.AsyncExitStack) -> R
     return refresher
 
 
-def _apply(refresher: Refresher, registry: Registry | None) -> Callable[[Config], None]:
-    """What puts a configuration in force."""
-    if registry is None:
-        return refresher.apply
-
-    def apply(config: Config) -> None:
-        registry.apply(config)
-        final = registry.final_readings()
-        refresher.restore({identity(account): final.get(account.name, {}) for account in config.accounts})
-
-    return apply
+def _put_in_force(refresher: Refresher, config: Config, final: FinalReadings) -> None:
+    """Have the refresher take a configuration with registered tasks, and what the registry knows of them."""
+    refresher.apply(config)
+    if final:
+        refresher.restore(
+            {identity(account): dict(final.get(account.name, {})) for account in config.accounts}
+        )
 
 
 def _server(  # noqa: PLR0913, PLR0917 - the composer's table of parts

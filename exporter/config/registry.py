@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,25 +14,34 @@ import structlog
 
 from exporter.config.registry_file import Entry
 from exporter.config.registry_store import RegistryStore, RegistryWriteError
-from exporter.model import Remembered, TaskSource, TaskSpec
+from exporter.model import Config, Remembered, TaskSource, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from exporter.config.registration import Registration
     from exporter.config.registry_file import EntryKey, RegistryFile
     from exporter.config.registry_store import Draft
-    from exporter.model import Config, TaskView
+    from exporter.model import TaskView
 
 log = structlog.get_logger(__name__)
 
 MAX_SWEEP_INTERVAL: Final = 30.0  # seconds
+SAVE_DELAY: Final = 1.0  # seconds until final readings are written, so that they share a write
+CLOSE_TIMEOUT: Final = 0.5  # seconds for those not written yet
 MAX_SHOWN: Final = 10  # ids in one line of the log
+
+
+FinalReadings = Mapping[str | None, Mapping[int, Remembered]]
+"""By the account's name and the task's id."""
+PutInForce = Callable[[Config, FinalReadings], None]
 
 
 class Registry:
     """The registered tasks, put in force together with each configuration.
 
+    `put_in_force` gets a configuration with the registered tasks after its own, and the final readings of
+    those that it has not had yet.
     `keep_finished` is how long (seconds) a task stays after it has finished, or since Mobizon has not known
     it. Without a file the tasks are kept in memory alone.
     """
@@ -38,7 +49,7 @@ class Registry:
     def __init__(
         self,
         file: RegistryFile | None,
-        put_in_force: Callable[[Config], None],
+        put_in_force: PutInForce,
         *,
         keep_finished: float,
         wall: Callable[[], float] = time.time,
@@ -49,7 +60,8 @@ class Registry:
         self._store = RegistryStore(file, self._changed)
         self._config: Config | None = None  # in force, without the registered tasks
         self._specs: dict[EntryKey, TaskSpec] = {}  # of the entries put in force last
-        self._finished: dict[EntryKey, Remembered] = {}  # final readings to be written by the next sweep
+        self._finished: dict[EntryKey, Remembered] = {}  # final readings to be written
+        self._saving: asyncio.Task[None] | None = None
         self._shadowed: set[EntryKey] = set()  # listed elsewhere, too: logged
         self._not_configured: set[str | None] = set()  # accounts: logged
 
@@ -58,21 +70,20 @@ class Registry:
         self._store.open()
 
     async def close(self) -> None:
-        """Let a write that is under way end."""
+        """Write what is left to be written, but do not wait for a disk that hangs."""
+        if self._saving:
+            self._saving.cancel()
+        if self._finished:
+            with contextlib.suppress(TimeoutError, RegistryWriteError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._save()
         await self._store.close()
 
     def apply(self, config: Config) -> None:
         """Put a configuration in force, with the registered tasks after its own."""
         self._config = config
+        self._specs = {}
         self._apply()
-
-    def final_readings(self) -> dict[str | None, dict[int, Remembered]]:
-        """The final readings by account and id, for a refresher that does not know them."""
-        readings: dict[str | None, dict[int, Remembered]] = defaultdict(dict)
-        for (account, task_id), entry in self._store.entries.items():
-            if entry.final:
-                readings[account][task_id] = entry.final
-        return readings
 
     async def put(self, account: str | None, task_id: int, registration: Registration) -> bool:
         """Register a task, or change it; whether it is new. Raises RegistryFullError, RegistryWriteError."""
@@ -94,10 +105,12 @@ class Registry:
         self._finished.pop(key, None)
 
     def finished(self, account: str | None, task_id: int, remembered: Remembered) -> None:
-        """Keep the final reading of a task, if it is registered; the next sweep writes it."""
+        """Keep the final reading of a task, if it is registered; it is written soon."""
         if (account, task_id) in self._store.entries:
             at = remembered.finished_at or self._wall()
             self._finished[account, task_id] = replace(remembered, finished_at=at)
+            if self._saving is None or self._saving.done():
+                self._saving = asyncio.create_task(self._save_soon())
 
     async def keep(self, view: Callable[[str | None, int], TaskView | None]) -> None:
         """Sweep again and again, until cancelled: `view` shows a task as it is known."""
@@ -124,18 +137,33 @@ class Registry:
                     draft.put(seen, limited=False)
             return dropped
 
-        written = dict(self._finished)
+        if self._finished:
+            await self._save()
         dropped = await self._store.edit(edit)
-        for key, remembered in written.items():
-            if self._finished.get(key) is remembered:
-                del self._finished[key]
         if dropped:
             log.info("Finished tasks have left the registry", **_ids(entry.key for entry in dropped))
 
+    async def _save_soon(self) -> None:
+        await asyncio.sleep(SAVE_DELAY)
+        with contextlib.suppress(RegistryWriteError):  # the log says so, and the next sweep tries again
+            await self._save()
+
+    async def _save(self) -> None:
+        """Write the final readings that are not written yet."""
+
+        def edit(draft: Draft) -> dict[EntryKey, Remembered]:
+            for key, final in self._finished.items():
+                if entry := draft.entries.get(key):
+                    draft.put(replace(entry, final=final), limited=False)
+            return dict(self._finished)
+
+        for key, final in (await self._store.edit(edit)).items():
+            if self._finished.get(key) is final:
+                del self._finished[key]
+
     def _observed(self, entry: Entry, view: TaskView | None) -> Entry:
         """An entry with what has become of its task."""
-        final = entry.final or self._finished.get(entry.key)
-        since = entry.not_found_since
+        final, since = entry.final, entry.not_found_since
         reading = view.reading if view else None
         if view and reading and reading.final and not final:
             final = Remembered(reading, view.changed_at, view.finished_at or self._wall())
@@ -161,8 +189,13 @@ class Registry:
 
     def _apply(self) -> None:
         if self._config:
-            self._specs = {key: entry.spec for key, entry in self._store.entries.items()}
-            self._put_in_force(self._merged(self._config))
+            entries, before = self._store.entries, self._specs
+            self._specs = {key: entry.spec for key, entry in entries.items()}
+            final: dict[str | None, dict[int, Remembered]] = defaultdict(dict)
+            for account, task_id in self._specs.keys() - before.keys():
+                if known := entries[account, task_id].final:
+                    final[account][task_id] = known
+            self._put_in_force(self._merged(self._config), final)
 
     def _merged(self, config: Config) -> Config:
         """The configuration with the registered tasks; an id that it lists itself is passed over."""

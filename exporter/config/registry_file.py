@@ -16,7 +16,7 @@ import structlog
 
 from exporter.config.settings import check_labels, check_task_id
 from exporter.errors import ConfigError
-from exporter.files import replace_file
+from exporter.files import remove_leftovers, replace_file
 from exporter.model import Reading, Remembered, TaskSource, TaskSpec
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class RegistryFile:
         """
         if self._lock is None:
             self._lock = self._locked()
+            remove_leftovers(self.path)
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

@@ -29,7 +29,7 @@ MAX_TASKS: Final = 10_000
 MAX_BYTES: Final = 8 * 1024 * 1024
 QUIET: Final = 0.005  # seconds without another edit, after which those that came are written
 MAX_GATHERING: Final = 0.25  # seconds that a write waits for more edits
-CLOSE_TIMEOUT: Final = 1.0  # seconds that closing waits for a write
+CLOSE_TIMEOUT: Final = 0.5  # seconds that closing waits for a write
 
 
 class RegistryFullError(ExporterError):
@@ -100,6 +100,7 @@ class RegistryStore:
         if self._file:
             try:
                 self._take(self._file.open())
+                log.info("Registry read", path=str(self._file.path), tasks=len(self.entries))
             except OSError as error:
                 self._failing = True
                 log.error(  # noqa: TRY400 - the system's business, no traceback

@@ -8,6 +8,8 @@ import errno
 import json
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from structlog.testing import capture_logs
 
 from exporter.config import registry_store
 from exporter.config.registration import Registration
-from exporter.config.registry import Registry
+from exporter.config.registry import FinalReadings, Registry
 from exporter.config.registry_file import Entry, RegistryFile, parse
 from exporter.config.registry_store import RegistryFullError, RegistryWriteError
 from exporter.errors import ConfigError, Reason
@@ -60,6 +62,7 @@ class Disk(RegistryFile):
         self.writes = 0
         self.write_error: OSError | None = None
         self.open_error: OSError | None = None
+        self.hangs: threading.Event | None = None
 
     def open(self) -> list[Entry]:
         if self.open_error:
@@ -68,6 +71,8 @@ class Disk(RegistryFile):
 
     def write(self, entries: Iterable[Entry]) -> None:
         self.writes += 1
+        if self.hangs:
+            self.hangs.wait(30)
         if self.write_error:
             raise self.write_error
         super().write(entries)
@@ -81,15 +86,20 @@ class World:
         self.disk = Disk(path)
         self.now = NOW
         self.applied: list[Config] = []
+        self.restored: dict[str | None, dict[int, Remembered]] = {}
         self.views: dict[tuple[str | None, int], TaskView] = {}
         self.registry = Registry(
             None if in_memory else self.disk,
-            self.applied.append,
+            self.put_in_force,
             keep_finished=7 * DAY,
             wall=lambda: self.now,
         )
         self.registry.open()
         self.registry.apply(config(*tasks))
+
+    def put_in_force(self, config: Config, final: FinalReadings) -> None:
+        self.applied.append(config)
+        self.restored = {name: dict(known) for name, known in final.items()}
 
     def listed(self, at: int = 0) -> list[int]:
         return [task.id for task in self.applied[-1].accounts[at].tasks]
@@ -282,7 +292,7 @@ class TestFailures:
             path.write_text(content)
             with capture_logs() as logs:
                 world = World(path)
-            (log,) = logs
+            log = logs[0]
             assert (log["log_level"], log["error"]) == ("warning", reason)
             assert Path(str(log["kept_as"])).read_text() == content
             assert len(list(path.parent.glob("registry.json.unusable-*"))) == number
@@ -394,7 +404,8 @@ class TestOtherSources:
         with capture_logs() as logs:
             world = await world.restarted()
             world.registry.apply(config())
-        assert [(log["log_level"], log["account"], log["tasks"]) for log in logs] == [("warning", "br", 1)]
+        warnings = [(log["account"], log["tasks"]) for log in logs if log["log_level"] == "warning"]
+        assert warnings == [("br", 1)]
         world.registry.apply(config(others=config(1, name="br").accounts))
         assert (world.listed(0), world.listed(1)) == ([6, 7], [1, 5])
 
@@ -423,7 +434,42 @@ class TestTheEndOfATask:
         await world.sweep()
         assert world.disk.writes == writes
         world = await world.restarted()
-        assert world.registry.final_readings() == {None: {5: FINAL}}
+        assert world.restored == {None: {5: FINAL}}
+        await world.registry.put(None, 6, EMPTY)
+        assert world.restored == {}, "the others are known already"
+        world.registry.apply(config())
+        assert world.restored == {None: {5: FINAL}}
+
+    async def test_it_is_written_soon_and_at_the_latest_at_the_end(self, path: Path) -> None:
+        world = World(path)
+        await asyncio.gather(*(world.registry.put(None, task_id, EMPTY) for task_id in (5, 6)))
+        writes = world.disk.writes
+        for task_id in (5, 6):
+            world.registry.finished(None, task_id, FINAL)
+        assert world.on_disk()[5].final is None
+        await world.registry.close()
+        assert [entry.final for entry in world.on_disk().values()] == [FINAL, FINAL]
+        assert world.disk.writes == writes + 1
+
+    async def test_a_disk_that_hangs_does_not_hold_up_the_end(self, path: Path) -> None:
+        world = World(path)
+        await world.registry.put(None, 5, EMPTY)
+        world.disk.hangs = threading.Event()
+        world.registry.finished(None, 5, FINAL)
+        began = time.monotonic()
+        await world.registry.close()
+        assert time.monotonic() - began < 2
+        world.disk.hangs.set()
+
+    async def test_what_a_killed_process_has_left_is_removed(self, path: Path) -> None:
+        for name in (".registry.json.new-abcdefgh", ".registry.json.mine"):
+            path.with_name(name).touch()
+        await World(path).registry.put(None, 5, EMPTY)
+        assert {found.name for found in path.parent.iterdir()} == {
+            "registry.json",
+            "registry.json.lock",
+            ".registry.json.mine",
+        }
 
     async def test_one_that_was_finished_when_it_was_registered_is_seen_to_be(self, path: Path) -> None:
         world = World(path)
@@ -516,7 +562,7 @@ class TestTheEndOfATask:
     async def test_it_is_swept_again_and_again(self, path: Path) -> None:
         left = asyncio.Event()
 
-        def put_in_force(config: Config) -> None:
+        def put_in_force(config: Config, _: FinalReadings) -> None:
             if not config.accounts[0].tasks:
                 left.set()
 

@@ -261,6 +261,23 @@ class TestStarting:
         with ExporterProcess(*flags(config, registry)) as exporter:
             assert requests.get(f"{exporter.url}/api/v1/tasks/5", timeout=PATIENCE).status_code == 200
 
+    def test_one_that_cannot_be_read_refuses_to_be_written_until_it_can(self, tmp_path: Path) -> None:
+        config, registry = write_config(tmp_path, NOWHERE, []), tmp_path / "registry.json"
+        full_registry(tmp_path / "kept", 3)
+        registry.mkdir()
+        with ExporterProcess(*flags(config, registry)) as exporter:
+            exporter.wait_for_line('level=error msg="Registry cannot be read')
+            for method in ("PUT", "DELETE"):
+                answer = requests.request(method, f"{exporter.url}/api/v1/tasks/5", timeout=PATIENCE)
+                assert answer.status_code == 507
+                assert answer.json() == {"error": "the registry cannot be written: is a directory"}
+            assert "mobizon_tasks" in exporter.scrape()
+            registry.rmdir()
+            (tmp_path / "kept").rename(registry)
+            assert requests.put(f"{exporter.url}/api/v1/tasks/5", timeout=PATIENCE).status_code == 201
+            assert exporter.scrape(0.6, PATIENCE).count("mobizon_task_progress{") == 3
+        assert {entry.spec.id for entry in parse(registry.read_bytes())} == {1, 2, 3, 5}
+
     def test_a_process_that_was_killed_leaves_no_lock(self, tmp_path: Path) -> None:
         config, registry = write_config(tmp_path, NOWHERE, []), tmp_path / "registry.json"
         with ExporterProcess(*flags(config, registry)) as exporter:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.config import registry_store
-from exporter.config.registry import Registry
+from exporter.config.registry import FinalReadings, Registry
 from exporter.config.registry_file import Entry, RegistryFile, parse
 from exporter.errors import ApiError, Reason
 from exporter.model import Account, Api, Config, Reading, Secret, TaskSource, TaskSpec
@@ -72,7 +72,7 @@ class World:
     def apply(self, config: Config) -> None:
         (self.registry or self.refresher).apply(config)
 
-    def put_in_force(self, config: Config) -> None:
+    def put_in_force(self, config: Config, _: FinalReadings) -> None:
         self.refresher.apply(config)
 
     def send(self, api: Api, task_id: int, sent: Any, done: Any) -> None:
