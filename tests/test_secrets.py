@@ -335,6 +335,7 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
     key_file.write_text(f"{key}\n")
     # a good task after each bad one, so that the account is not given up
     scenarios = {task_id: simulator.stalled(10) for task_id in range(2, 29, 2)}
+    registry = tmp_path / "registry.json"
     told: list[str] = []
     with SimulatorThread(Simulator(scenarios, keys=[key], limit="off")) as sim:
         sim.faults.update(faults(key))
@@ -342,14 +343,20 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
             f"api: {{url: '{sim.url}', key_file: key, request_interval: 30ms, timeout: 300ms}}\n"
             f"tasks: {list(range(1, 29))}\n"
         )
-        with started(form, f"--config.file={config}", f"--state.file={state}") as running:
+        flags = (f"--config.file={config}", f"--state.file={state}", f"--registry.file={registry}")
+        with started(form, *flags) as running:
+            for task_id in (1, 2, 3, 40):
+                assert requests.put(f"{running.url}/api/v1/tasks/{task_id}", timeout=PATIENCE).ok
             scrape_until_all_are_met(sim, running, told)
             sim.faults[None] = simulator.code(8, message=f"wrong key {key}")
-            for path in ("/metrics", "/", "/api/v1/tasks", "/-/healthy", "/nowhere?apiKey=x"):
+            tasks = [
+                f"/api/v1/tasks/{task_id}{wait}" for task_id in (1, 40) for wait in ("", "/wait?timeout=1s")
+            ]
+            for path in ("/metrics", "/", "/api/v1/tasks", *tasks, "/-/healthy", "/nowhere?apiKey=x"):
                 answer = requests.get(running.url + path, timeout=PATIENCE)
                 told += [answer.text, str(answer.headers)]
             assert running.stop() == 0
-        told += [running.output(), state.read_text() if state.exists() else ""]
+        told += [running.output(), state.read_text() if state.exists() else "", registry.read_text()]
     outcomes = "".join(told)
     for reason in ("api_error", "http_error", "connection_error", "timeout", "invalid_response"):
         assert f'reason="{reason}"' in outcomes
