@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None, signals: Signals | None = None)
     signals = signals or Signals()
     flags = parser().parse_args(arguments)
     configure(flags.log_level, flags.log_format)
-    if flags.config_check:
+    if flags.config_check or flags.probe:
         signals.restore()  # a check that is interrupted must not end with 0, as if all were well
-        status = _status_of(lambda: _check(flags))
+        status = _status_of(lambda: _check(flags) if flags.config_check else _probe(flags))
         output.flush(MAX_FLUSH)
         return status
     with signals:
@@ -67,6 +67,12 @@ def _check(flags: argparse.Namespace) -> int:
     from exporter import check
 
     return check.check(Path(flags.config_file), _path_or_none(flags.web_config_file))
+
+
+def _probe(flags: argparse.Namespace) -> int:
+    from exporter import probe
+
+    return probe.probe(Path(flags.config_file), flags.probe, flags.probe_account)
 
 
 def _status_of(command: Callable[[], int]) -> int:
@@ -107,6 +113,15 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="validate the configuration and every task file, print what is wrong or a summary, and exit",
     )
+    add(
+        "--probe",
+        dest="probe",
+        metavar="ID",
+        type=_task_id,
+        help="send one getStatus request for this task, print Mobizon's answer and how it is understood, and"
+        " exit; an exporter that runs with the same key shares its budget with it",
+    )
+    add("--probe.account", dest="probe_account", metavar="NAME", help="the account of --probe, if several")
     add("--demo", action="store_true", help="run against a built-in simulated Mobizon API")
     add("--state.file", dest="state_file", metavar="PATH", help="keep the last readings here across restarts")
     add(
@@ -162,6 +177,12 @@ def parser() -> argparse.ArgumentParser:
 def _version() -> str:
     python = platform.python_version()
     return f"mobizon-exporter, version {__version__} (revision: {revision()}, python: {python})"
+
+
+def _task_id(value: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,17}", value, re.ASCII):
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {value!r}")
+    return int(value)
 
 
 def _path(value: str) -> str:

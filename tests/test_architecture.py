@@ -19,9 +19,10 @@ ALLOWED = {
     **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
     "web": BASE | {"config", "refresh", "metrics"},
     "check": BASE | {"config", "mobizon", "web"},
+    "probe": BASE | {"config", "mobizon", "web"},
     "startlog": BASE | {"check", "web", "simulator"},
     "app": BASE | {"config", "mobizon", "refresh", "metrics", "web", "simulator", "startlog"},
-    "cli": BASE | {"app", "check", "config"},
+    "cli": BASE | {"app", "check", "config", "probe"},
     "__main__": {"cli", "signals"},
     **dict.fromkeys(BASE, BASE),
 }

@@ -489,7 +489,7 @@ def test_the_table_of_flags_is_that_of_the_command() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_flag_that_is_named_exists(document: str) -> None:
     for flag in re.findall(
-        r"(?<![\w-])--(?:config|web|state|registry|scrape|log|demo)[\w.-]*", TEXTS[document]
+        r"(?<![\w-])--(?:config|web|state|registry|scrape|log|demo|probe)[\w.-]*", TEXTS[document]
     ):
         assert flag.rstrip(".") in flags(), flag
 

@@ -143,7 +143,9 @@ class Client:
 
 def request_url(api: Api, key: str) -> str:
     """Where requests go; holds the key."""
-    return f"{api.url}{PATH}?{urllib.parse.urlencode({'output': 'json', 'api': 'v1', 'apiKey': key})}"
+    return (
+        f"{api.url}{PATH}?{urllib.parse.urlencode({'output': 'json', 'api': 'v1', 'apiKey': key}, safe='*')}"
+    )
 
 
 def _request(api: Api, key: str, task_id: int, call: Call) -> requests.PreparedRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_MASK: Final = "***"
+MASK: Final = "***"
 # One character, also as a URL or JSON spells it. No pattern is made of a key, for `re` would keep it.
 _CHARACTER: Final = re.compile(r"%[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[/\\\"]|.", re.DOTALL)
 
@@ -20,9 +20,9 @@ def mask(text: str, key: str) -> str:
         at = readable.find(wanted)
         while at >= 0:
             end = at + len(wanted)
-            characters[at:end] = [_MASK] + [""] * (len(wanted) - 1)
+            characters[at:end] = [MASK] + [""] * (len(wanted) - 1)
             at = readable.find(wanted, end)
-    return "".join(characters).replace(key, _MASK)
+    return "".join(characters).replace(key, MASK)
 
 
 def _unescape(character: str) -> str:
