@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +112,59 @@ def test_what_decides_stands_on_nothing_that_waits(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_no_file_is_too_long(name: str) -> None:
     assert len(FILES[name].read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.endswith("__")
+
+
+def names_in(cls: type) -> set[str]:
+    """The names that a class defines, also those that its methods give to `self`."""
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):  # of C
+        source = ""
+    set_by_python = {"_abc_impl", "_is_protocol"}
+    return set(vars(cls)) - set_by_python | set(re.findall(r"\bself\.(\w+)(?:: [^=\n]+)? = ", source))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_class_has_a_private_name_of_a_librarys_class(name: str) -> None:
+    module = importlib.import_module("exporter." + name.replace("/", ".").removesuffix(".__init__"))
+    for cls in [cls for cls in vars(module).values() if inspect.isclass(cls)]:
+        if cls.__module__ == module.__name__:
+            for base in cls.__mro__:
+                if base is not object and base.__module__.split(".")[0] not in {"exporter", "enum", "typing"}:
+                    assert not set(filter(private, names_in(cls) & names_in(base))), (cls, base)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_private_name_of_another_object_is_reached(name: str) -> None:
+    """But those of the same file's classes, by which a class compares itself with another of its kind."""
+    own = {
+        node.attr
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "cls"}
+    }
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node) != "os._exit":
+            assert node.attr in own or ast.unparse(node.value) in {"self", "cls"}, ast.unparse(node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+            "getattr",
+            "setattr",
+            "hasattr",
+            "delattr",
+        }:
+            assert not any(isinstance(a, ast.Constant) and private(a.value) for a in node.args), ast.unparse(
+                node
+            )
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if folder(name) == "mobizon"])
+def test_requests_are_made_by_public_means_which_types_prove(name: str) -> None:
+    text = FILES[name].read_text("utf-8")
+    assert "type: ignore" not in text
+    assert "threading.local" not in text
 
 
 # urllib3 binds a socket and closes it again, to see whether there is IPv6: what counts is what is left.
