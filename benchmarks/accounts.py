@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ from benchmarks.apis import Api, Apis
 from benchmarks.measured import FAILURES, REQUESTS, accounts, exporting, scrape
 from benchmarks.report import Figure, share
 from exporter.errors import Reason
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +40,13 @@ class Served(NamedTuple):
 def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
     """The number of accounts that is promised, and with how many seconds of CPU."""
     number = 200 if quick else 1_000
-    runs = [serve(number) for _ in range(repeat)]
-    under = f"{number:,} accounts of {TASKS} tasks, answers of 75 ms ± 33 %"
+    for tls in (True, False):
+        yield from _figures(number, [serve(number, tls=tls) for _ in range(repeat)], tls=tls)
+
+
+def _figures(number: int, runs: list[Served], *, tls: bool) -> Iterator[Figure]:
+    over = "TLS" if tls else "plain HTTP"
+    under = f"{number:,} accounts of {TASKS} tasks over {over}, answers of 75 ms ± 33 %"
     yield Figure("budget of all accounts used", under, [run.answered for run in runs], "%", "limit ≥ 90 %")
     yield Figure("the same of the account served least", under, [run.least for run in runs], "%")
     yield Figure("requests refused", under, [run.refused for run in runs], "%", "limit ≤ 2 %")
@@ -49,19 +56,18 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
     yield Figure("CPU a request, scrapes included", under, [run.cpu for run in runs], "ms")
 
 
-def serve(number: int, window: float = WINDOW) -> Served:
-    """Run so many accounts."""
+def serve(number: int, window: float = WINDOW, *, tls: bool = True) -> Served:
+    """Run so many accounts; Mobizon is reached over TLS."""
     keys = [f"{at:040d}" for at in range(number)]
     apis = [Api(TASKS, tuple(keys[at::APIS]), LATENCY, seed=at) for at in range(APIS)]
-    with (
-        Apis(apis[:1]) as first,
-        Apis(apis[1:]) as second,
-        tempfile.TemporaryDirectory() as temp,
-        exporting(Path(temp), accounts(first.urls + second.urls, keys, range(1, TASKS + 1))) as (
-            exporter,
-            probe,
-        ),
-    ):
+    with ExitStack() as stack:
+        temp = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        authority = Authority(temp)
+        certificate = authority.server().files if tls else None
+        served = [stack.enter_context(Apis([api], certificate)) for api in apis]
+        urls = [url for one in served for url in one.urls]
+        config = accounts(urls, keys, range(1, TASKS + 1), authority.cert if tls else None)
+        exporter, probe = stack.enter_context(exporting(temp, config))
         url = f"{exporter.url}/metrics"
         scrapes: list[float] = []
         stop = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -53,12 +54,12 @@ class Counts(NamedTuple):
 
 
 class Apis:
-    """Serves several APIs while it is entered; `urls` are in their order."""
+    """Serves several APIs while it is entered, over TLS with a certificate; `urls` are in their order."""
 
-    def __init__(self, apis: Sequence[Api]) -> None:
+    def __init__(self, apis: Sequence[Api], certificate: tuple[str, str] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(list(apis), there), daemon=True)
+        self._process = context.Process(target=_serve, args=(list(apis), certificate, there), daemon=True)
         self.urls: list[str] = []
 
     def __enter__(self) -> Self:
@@ -82,12 +83,15 @@ class Apis:
         return moment
 
 
-def _serve(apis: Sequence[Api], pipe: Connection) -> None:
-    asyncio.run(_serving(apis, pipe))
+def _serve(apis: Sequence[Api], certificate: tuple[str, str] | None, pipe: Connection) -> None:
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+    asyncio.run(_serving([_simulator(api, tls) for api in apis], pipe))
 
 
-async def _serving(apis: Sequence[Api], pipe: Connection) -> None:
-    simulators = [_simulator(api) for api in apis]
+async def _serving(simulators: Sequence[Simulator], pipe: Connection) -> None:
     for simulator in simulators:
         await simulator.start()
     pipe.send([simulator.url for simulator in simulators])
@@ -103,7 +107,7 @@ async def _serving(apis: Sequence[Api], pipe: Connection) -> None:
             pipe.send(now)
 
 
-def _simulator(api: Api) -> Simulator:
+def _simulator(api: Api, tls: ssl.SSLContext | None) -> Simulator:
     scenarios = {task: _scenario(task, eventful=api.eventful) for task in range(1, api.tasks + 1)}
     simulator = Simulator(
         scenarios,
@@ -113,6 +117,7 @@ def _simulator(api: Api) -> Simulator:
         jitter=api.jitter,
         seed=api.seed,
         history=1,
+        tls=tls,
     )
     if api.eventful:
         simulator.faults[None] = code(3).only(every=101)

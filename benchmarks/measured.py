@@ -108,10 +108,13 @@ def account(url: str, key: str, tasks: Sequence[int], interval: float = 1.0) -> 
     )
 
 
-def accounts(urls: Sequence[str], keys: Sequence[str], tasks: Sequence[int]) -> str:
+def accounts(
+    urls: Sequence[str], keys: Sequence[str], tasks: Sequence[int], ca_file: Path | None = None
+) -> str:
     """A configuration of many accounts, shared out among the URLs."""
+    authority = f", ca_file: '{ca_file}'" if ca_file else ""
     lines = [
-        f"  - {{name: account-{at}, api: {{url: '{urls[at % len(urls)]}', key: '{key}'}}, "
+        f"  - {{name: account-{at}, api: {{url: '{urls[at % len(urls)]}', key: '{key}'{authority}}}, "
         f"tasks: {list(tasks)}}}"
         for at, key in enumerate(keys)
     ]

@@ -18,6 +18,7 @@ from exporter.simulator.faults import REGULAR, TOO_OFTEN, Fault, envelope, respo
 from exporter.simulator.scenarios import Tasks
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Mapping
 
     from exporter.simulator.campaigns import Reply
@@ -66,7 +67,7 @@ class Simulator:
 
     `latency` (seconds, from and to) is waited out after the limit has been measured, and up to `jitter`
     seconds before, as if the network had taken them. `clock` drives scenarios and limit, never the waiting.
-    Scenarios, keys and faults may be changed from any thread at any time.
+    With `tls` it serves HTTPS. Scenarios, keys and faults may be changed from any thread at any time.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are keywords with defaults
@@ -82,6 +83,7 @@ class Simulator:
         seed: int = 0,
         history: int = 10_000,
         load: Scenario = DEFAULT_LOAD,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.scenarios = Tasks(clock, scenarios)
         self._campaigns = Campaigns(self.scenarios, load)
@@ -94,6 +96,7 @@ class Simulator:
         self.requests: deque[Request] = deque(maxlen=history)
         self.accepted = self.refused = 0
         self.url = ""
+        self._tls = tls
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - picks delays and oddities, no secrets
         self._started_at: float | None = None
@@ -116,12 +119,13 @@ class Simulator:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            await web.TCPSite(runner, host, port, backlog=1024, ssl_context=self._tls).start()
         except OSError:
             await runner.cleanup()
             raise
         self._runner = runner
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
+        scheme, netloc = "https" if self._tls else "http", f"[{host}]" if ":" in host else host
+        self.url = f"{scheme}://{netloc}:{runner.addresses[0][1]}"
         if self._started_at is None:
             self._started_at = self._clock()
             self.scenarios.start()
