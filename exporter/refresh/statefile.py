@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import math
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from exporter.errors import StateError
-from exporter.files import replace_file
+from exporter.files import remove_leftovers, replace_file
 from exporter.model import Reading, Remembered
 
 if TYPE_CHECKING:
@@ -27,10 +27,15 @@ log = structlog.get_logger(__name__)
 
 VERSION: Final = 2
 READABLE: Final = (1, 2)  # in the first, an account was its key's fingerprint alone
-SAVED_EVERY: Final = 2.0  # seconds
-MOST_OF_THE_TIME: Final = 0.05  # that saving may take: ten thousand tasks take tenths of a second
-LONGEST_PAUSE: Final = 30.0  # seconds
+SAVE_INTERVAL: Final = 2.0  # seconds
+MAX_SAVE_SHARE: Final = 0.05  # of the time: ten thousand tasks take tenths of a second
+MAX_SAVE_INTERVAL: Final = 30.0  # seconds
 MAX_LAST_SAVE: Final = 1.0  # seconds
+MAX_AHEAD: Final = 86400.0  # seconds: how far clocks may have been apart
+MAX_STATUS: Final = 2**53  # as answers are validated
+MAX_SHOWN: Final = 32  # characters
+_ACCOUNT: Final = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16})?")
+_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 
 Memory = dict[str, dict[int, Remembered]]
@@ -61,7 +66,7 @@ class StateFile:
     def read(self) -> Memory:
         """What was saved last. A file that cannot be used is put aside with a warning, and nothing known."""
         try:
-            return parse(self._path.read_bytes())
+            memory, unusable = parse(self._path.read_bytes(), time.time())
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -77,13 +82,21 @@ class StateFile:
             log.warning(
                 "State file cannot be used, starting without", path=str(self._path), error=str(error), **kept
             )
+        else:
+            if unusable:
+                log.warning(
+                    "State file has entries that cannot be used", path=str(self._path), entries=unusable
+                )
+            return memory
         return {}
 
     async def keep(self, mark: Callable[[], object], memory: Callable[[], Memory]) -> None:
         """Save again and again, whenever `mark` tells that there is something new; until cancelled."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, remove_leftovers, self._path)
         took = 0.0
         while True:
-            await asyncio.sleep(max(SAVED_EVERY, min(took / MOST_OF_THE_TIME, LONGEST_PAUSE)))
+            await asyncio.sleep(max(SAVE_INTERVAL, min(took / MAX_SAVE_SHARE, MAX_SAVE_INTERVAL)))
             began = time.monotonic()
             try:
                 await self.save(mark(), memory)
@@ -126,13 +139,18 @@ def dump(memory: Memory) -> bytes:
     """The file: JSON, a task a line."""
     accounts = []
     for account, tasks in memory.items():
-        lines = ",\n".join(f'"{task_id}": {json.dumps(_plain(known))}' for task_id, known in tasks.items())
-        accounts.append(f'"{account}": {{\n{lines}\n}}')
+        lines = ",\n".join(
+            f"{json.dumps(str(task_id))}: {json.dumps(_entry(known))}" for task_id, known in tasks.items()
+        )
+        accounts.append(f"{json.dumps(account)}: {{\n{lines}\n}}")
     return f'{{"version": {VERSION}, "accounts": {{\n{",".join(accounts)}\n}}}}\n'.encode()
 
 
-def parse(content: bytes) -> Memory:
-    """The memory in a file's content; raises StateError."""
+def parse(content: bytes, now: float) -> tuple[Memory, int]:
+    """The memory in a file's content, and how many entries of it cannot be used; raises StateError.
+
+    `now` is Unix time: an entry whose times are more than a day ahead of it cannot be used.
+    """
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
@@ -140,17 +158,26 @@ def parse(content: bytes) -> Memory:
     if not isinstance(data, dict) or "version" not in data:
         raise StateError("it is not a state file")
     if data["version"] not in READABLE:
-        raise StateError(f"its version is {data['version']!r}, and only {VERSION} is understood")
-    try:
-        return {
-            account: {int(task_id): _remembered(known) for task_id, known in tasks.items()}
-            for account, tasks in data["accounts"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise StateError("its content is not that of a state file") from None
+        found = repr(data["version"])[:MAX_SHOWN]
+        raise StateError(f"its version is {found}, and only {VERSION} is understood")
+    if not isinstance(data.get("accounts"), dict):
+        raise StateError("its content is not that of a state file")
+    memory: Memory = {}
+    unusable = 0
+    for account, tasks in data["accounts"].items():
+        if not _ACCOUNT.fullmatch(account) or not isinstance(tasks, dict):
+            unusable += 1
+            continue
+        memory[account] = {}
+        for task_id, entry in tasks.items():
+            try:
+                memory[account][_whole(task_id)] = _remembered(entry, now)
+            except (KeyError, TypeError, ValueError):
+                unusable += 1
+    return memory, unusable
 
 
-def _plain(known: Remembered) -> dict[str, Any]:
+def _entry(known: Remembered) -> dict[str, Any]:
     return {
         "progress": known.reading.progress,
         "status": known.reading.status,
@@ -161,16 +188,31 @@ def _plain(known: Remembered) -> dict[str, Any]:
     }
 
 
-def _remembered(known: dict[str, Any]) -> Remembered:
-    reading = Reading(float(known["progress"]), int(known["status"]), float(known["taken_at"]))
-    changed_at, finished_at = float(known["changed_at"]), _time_or_none(known["finished_at"])
-    first_read_at = _time_or_none(known.get("first_read_at"))
-    if not all(map(math.isfinite, (reading.taken_at, changed_at, finished_at or 0.0, first_read_at or 0.0))):
-        raise ValueError("a time that is none")
-    if not 0 <= reading.progress <= 100:  # noqa: PLR2004 - percent
-        raise ValueError("a progress that is none")
+def _remembered(entry: dict[str, Any], now: float) -> Remembered:
+    """An entry as `_entry` makes it; raises KeyError, TypeError or ValueError for any other."""
+    latest = now + MAX_AHEAD
+    status = entry["status"]
+    if type(status) is not int or abs(status) >= MAX_STATUS:
+        raise ValueError("no status")
+    reading = Reading(_number(entry["progress"], 100), status, _number(entry["taken_at"], latest))
+    changed_at, finished_at = _number(entry["changed_at"], latest), entry["finished_at"]
+    first_read_at = entry.get("first_read_at")
+    if reading.final:
+        finished_at = _number(finished_at, latest)
+    elif finished_at is not None:
+        raise ValueError("finished, but not final")
+    if first_read_at is not None:
+        first_read_at = _number(first_read_at, latest)
     return Remembered(reading, changed_at, finished_at, first_read_at)
 
 
-def _time_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _number(value: Any, most: float) -> float:
+    if type(value) not in {int, float} or not 0 <= value <= most:
+        raise ValueError("no number of this range")
+    return float(value)
+
+
+def _whole(text: str) -> int:
+    if not _ID.fullmatch(text):
+        raise ValueError("no id")
+    return int(text)

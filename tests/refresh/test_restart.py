@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from exporter import simulator as sim
+from exporter.model import Secret
+from exporter.refresh.statefile import fingerprint
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from tests.support.processes import ExporterProcess, Samples, write_config
 
@@ -142,6 +145,33 @@ def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path:
     aside = list(tmp_path.glob("state.json.unusable-*"))
     assert [path.read_bytes() for path in aside] == [content]
     assert json.loads(state.read_text())["version"] == 2
+
+
+def test_single_odd_entries_of_the_state_file_are_left_out_and_harm_nothing(tmp_path: Path) -> None:
+    now = time.time()
+    good = {"progress": 100, "status": 2, "taken_at": now, "changed_at": now, "finished_at": now}
+    times = ("taken_at", "changed_at", "finished_at")
+    odd: list[tuple[str, object]] = [
+        *(("status", 10**400), ("status", 2.5), ("progress", -1), ("progress", [1])),
+        *(("finished_at", value) for value in (None, 32503680000, "never")),
+        *((name, value) for name in times for value in (1.7e308, -1.7e308)),
+    ]
+    entries = {1: good} | {number: {**good, name: value} for number, (name, value) in enumerate(odd, 2)}
+    listed = sorted(entries)
+    state = tmp_path / "state.json"
+    account = fingerprint(Secret(DEMO_KEY))
+    state.write_text(json.dumps({"version": 2, "accounts": {account: entries}}))
+    with SimulatorThread(Simulator(scenarios(0), limit="off")) as api:
+        api.faults[None] = sim.hang()
+        config = write_config(tmp_path, api.url, listed, interval="20ms")
+        with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
+            exporter.wait_for_line(f"State file has entries that cannot be used.* entries={len(odd)}")
+            samples = Samples(exporter.scrape(1.0))
+            assert [labels["task_id"] for labels, _ in samples.all("mobizon_task_status")] == ["1"]
+            for path in ("/", "/api/v1/tasks"):
+                assert requests.get(exporter.url + path, timeout=5).status_code == 200
+            assert exporter.stop() == 0
+            assert exporter.output().count("State file") == 1
 
 
 def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_path: Path) -> None:
