@@ -64,7 +64,7 @@ def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_pat
         ):
             began = time.monotonic()
             scraping = [Scraping(first, 15), Scraping(second, 15)]
-            quick.wait_for(lambda: len({r.task_id for r in quick.requests if r.code == 0}) == 40, 60)
+            quick.wait_for(lambda: len({r.task_id for r in quick.requests if r.code == 0}) == 40, 100)
             all_read = time.monotonic() - began
             threading.Event().wait(seconds - all_read)
             for one in scraping:
@@ -78,7 +78,8 @@ def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_pat
         print(f"{name}: {answered / seconds:.1%} of the budget answered, {figures[name][1]:.1%} refused")
     took = [max(one.took) for one in scraping]
     print(f"all read after {all_read:.1f} s; the longest scrape took {max(took):.3f} s")
-    assert all_read <= 45
+    # The second scrape finds the first 15 due again: new tasks then get every second start.
+    assert all_read <= 75
     assert max(took) < 9.6
     assert figures["quick"][0] >= 0.95
     assert figures["quick"][1] <= 0.02

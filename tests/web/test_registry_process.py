@@ -164,6 +164,7 @@ def test_five_hundred_waiters_on_fifty_tasks_beside_scrapes(tmp_path: Path) -> N
         assert all(after - before < 75 for before, after in itertools.pairwise(at)), task_id
 
 
+@pytest.mark.alone
 def test_the_end_of_a_task_is_known_to_its_waiter_soon(tmp_path: Path) -> None:
     simulator = Simulator({5: sim.growing(4)}, latency=(0.08, 0.08))
     with SimulatorThread(simulator):
