@@ -22,7 +22,7 @@ import yaml
 
 from exporter import __version__, cli
 from exporter.mobizon.threads import MAX_THREADS
-from exporter.web.server import MOST_CONNECTIONS
+from exporter.web.server import MAX_CONNECTIONS
 from tests.support.processes import ROOT, ExporterProcess
 from tests.support.promtools import alertmanager, free_port, prometheus
 from tests.support.tools import need
@@ -328,8 +328,8 @@ def test_the_unit_starts_the_command_with_flags_that_exist() -> None:
 def test_the_unit_gives_the_exporter_as_many_descriptors_as_it_would_ask_for() -> None:
     # Asking is among what it denies.
     (limit,) = settings("LimitNOFILE")
-    assert int(limit) >= 2 * MOST_CONNECTIONS
-    assert f"each of its {MOST_CONNECTIONS} connections." in UNIT.read_text("utf-8")
+    assert int(limit) >= 2 * MAX_CONNECTIONS
+    assert f"each of its {MAX_CONNECTIONS} connections." in UNIT.read_text("utf-8")
 
 
 def test_the_unit_gives_the_exporter_room_for_every_thread() -> None:

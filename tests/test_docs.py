@@ -574,8 +574,9 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
 
 FIGURES = [
     ("docs/scale.md", f"open fewer than {MAX_THREADS * FILES_PER_THREAD} files"),
-    ("docs/security.md", f"At most {server.MOST_CONNECTIONS} connections"),
-    ("docs/security.md", f"limit on open files is below {server.MOST_CONNECTIONS + server.RESERVE}."),
+    ("docs/security.md", f"At most {server.MAX_CONNECTIONS} connections"),
+    ("docs/security.md", f"limit on open files is below {server.MAX_CONNECTIONS + server.RESERVE}."),
+    ("docs/security.md", f"Below {server.MIN_FILES} the exporter does not start."),
     ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
     ("docs/security.md", f"longer than {auth.LONGEST_PASSWORD} bytes"),
     ("docs/security.md", f"up to {MAX_BODY // 1024} KiB"),

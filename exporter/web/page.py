@@ -104,7 +104,7 @@ class Row:
         """Whether each of the words, in lower case, is part of what the task is known by."""
         spec = self.view.spec
         labels = " ".join(f"{name}={value}" for name, value in spec.labels.items())
-        tokens = f"state:{self.view.state} is:{self.group}"
+        tokens = f"state:{self.view.state} is:{self.group} source:{spec.source}"
         text = f"{spec.id} {spec.name or ''} {labels} {self.account or ''} {self.word} {tokens}".casefold()
         return all(word in text for word in words)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web, web_response
 
-from exporter.errors import BindError
+from exporter.errors import BindError, LimitError
 
 if TYPE_CHECKING:
     import ssl
@@ -24,9 +24,10 @@ KEEPALIVE: Final = 10.0
 SHUTDOWN: Final = 1.5
 HANDSHAKE: Final = 10.0
 BACKLOG: Final = 128  # also how many connections asyncio accepts before it looks at any
-MOST_CONNECTIONS: Final = 3000  # open files of all kinds, in truth: a third may be for requests to Mobizon
+MAX_CONNECTIONS: Final = 3000  # open files of all kinds, in truth: a third may be for requests to Mobizon
 RESERVE: Final = BACKLOG + 72  # files that are not for connections
-COUNTED_EVERY: Final = 0.1  # seconds
+MIN_FILES: Final = 384  # leaves 60 to peers when every thread that the limit allows has a request under way
+COUNT_INTERVAL: Final = 0.1  # seconds
 TLS_BUFFER: Final = 32 * 1024  # asyncio's 256 KiB a connection is too much for hundreds of them
 
 
@@ -50,14 +51,20 @@ class Server:
             shutdown_timeout=SHUTDOWN,
         )
         self._servers: list[asyncio.Server] = []
-        self._most = MOST_CONNECTIONS
+        self._max_open = MAX_CONNECTIONS
         self._open = 0
         self._count_again_at = 0.0
 
     async def start(self, addresses: Sequence[str]) -> list[str]:
-        """Listen at every address; the addresses with their ports. Raises BindError."""
+        """Listen at every address; the addresses with their ports. Raises BindError and LimitError."""
+        files = _raise_file_limit()
+        if files < MIN_FILES:
+            raise LimitError(
+                f"the limit of open files is {files}, and at least {MIN_FILES} are needed:"
+                " raise it (ulimit -n, LimitNOFILE=)"
+            )
         await self._runner.setup()
-        self._most = min(MOST_CONNECTIONS, _raise_file_limit() - RESERVE)
+        self._max_open = min(MAX_CONNECTIONS, files - RESERVE)
         loop = asyncio.get_running_loop()
         sockets = [_bind(address) for address in addresses]
         for sock in sockets:
@@ -73,9 +80,9 @@ class Server:
         assert self._runner.server is not None  # noqa: S101 - made by setup(); for the type checker
         now = asyncio.get_running_loop().time()
         if now >= self._count_again_at:
-            self._count_again_at, self._open = now + COUNTED_EVERY, _open_files()
+            self._count_again_at, self._open = now + COUNT_INTERVAL, _open_files()
         self._open += 1
-        if self._open > self._most:
+        if self._open > self._max_open:
             # asyncio closes the connection, and in silence; a protocol that hangs up would be told of it
             # only after a handshake of TLS, and many unfinished ones are an attack themselves
             raise ConnectionAbortedError
@@ -114,7 +121,7 @@ def _bind(address: str) -> socket.socket:
 def _raise_file_limit() -> int:
     """How many files may be open: without one to spare asyncio can do nothing but log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS * 2
+    wanted = MAX_CONNECTIONS * 2
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted
     soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.errors import Reason
-from exporter.model import STATES, AccountView, Durations, Failure, Reading, TaskSpec, TaskView
+from exporter.model import STATES, AccountView, Durations, Failure, Reading, TaskSource, TaskSpec, TaskView
 from exporter.web import page
 from exporter.web.translations import LANGUAGES, language_of, phrases
 
@@ -292,6 +292,17 @@ def test_russian_is_russian_throughout() -> None:
     latin = set(re.findall(r"[A-Za-z_]{2,}", said))
     assert latin <= {"Mobizon", "API", "JSON", "api", "mobizon", "kz", "exporter", "timeout", "url", "DNS"}
     assert "33,2\N{NO-BREAK SPACE}%" in render(account(task(1, 1, 33.25)), language="ru")
+
+
+def test_where_a_task_comes_from_is_told_unless_it_is_the_configuration() -> None:
+    tasks = [TaskView(TaskSpec(number, source=source)) for number, source in enumerate(TaskSource, 1)]
+    html = render(account(*tasks))
+    assert html.count('<li class="source">') == 2
+    assert "from a task file" in html
+    assert "зарегистрирована программой" in render(account(*tasks), language="ru")
+    found = render(account(*tasks), query="source:registry")
+    assert "#3" in found
+    assert "#2" not in found
 
 
 def test_names_made_of_markup_are_text() -> None:
