@@ -578,7 +578,7 @@ FIGURES = [
     ("docs/security.md", f"limit on open files is below {server.MAX_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"Below {server.MIN_FILES} the exporter does not start."),
     ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
-    ("docs/security.md", f"longer than {auth.LONGEST_PASSWORD} bytes"),
+    ("docs/security.md", f"longer than {auth.MAX_PASSWORD} bytes"),
     ("docs/security.md", f"up to {MAX_BODY // 1024} KiB"),
     ("docs/troubleshooting.md", f"more than {auth.WAITING_CHECKS} passwords wait to be checked"),
     ("docs/scale.md", f"at most {MAX_THREADS} threads"),

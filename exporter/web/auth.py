@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WAITING_CHECKS: Final = 16
 RETRY_AFTER: Final = 5  # seconds; about what the waiting checks take at bcrypt's cost 12
-LONGEST_PASSWORD: Final = 72  # bytes; bcrypt takes no more, and some of its libraries cut off the rest
+MAX_PASSWORD: Final = 72  # bytes; bcrypt takes no more, and some of its libraries cut off the rest
 
 # bcrypt takes "a" and "a\0a" for the same, and RFC 7617 forbids control characters anyhow
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -174,7 +174,7 @@ def _credentials(header: str) -> tuple[str, str] | None:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:  # not base64, not ASCII before or not UTF-8 after decoding
         return None
-    if not colon or _CONTROL.search(user + password) or len(password.encode()) > LONGEST_PASSWORD:
+    if not colon or _CONTROL.search(user + password) or len(password.encode()) > MAX_PASSWORD:
         return None
     return user, password
 

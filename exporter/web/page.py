@@ -43,7 +43,7 @@ _ORDER: Final = ("rejected", "not_found", "unknown", "in_progress", "waiting", "
 GROUPS: Final = ("attention", "in_progress", "waiting", "unread", "completed")
 STALLED_AFTER: Final = 1800.0  # seconds without progress, as the alert MobizonTaskStalled has it
 UNCHANGED_AFTER: Final = 300.0  # from when on the page says that a task does not move
-LONGEST_ESTIMATE: Final = 60 * 86400.0  # whatever is further away is anybody's guess
+MAX_ESTIMATE: Final = 60 * 86400.0  # whatever is further away is anybody's guess
 JUST_NOW: Final = 2.0  # seconds that need no number
 SLOWED: Final = 1.25  # times the configured spacing; less is jitter that needs no words
 _RANKS: Final = {"rejected": 0, "not_found": 1, "stale": 1, "odd": 1, "failing": 1, "stalled": 2}
@@ -212,7 +212,7 @@ def _times(view: TaskView, kind: str, now: float, say: Phrases) -> Iterator[str]
     if not view.reading:
         return
     age, t = now - view.reading.taken_at, say.texts
-    if view.seconds_left is not None and kind == "in_progress" and view.seconds_left < LONGEST_ESTIMATE:
+    if view.seconds_left is not None and kind == "in_progress" and view.seconds_left < MAX_ESTIMATE:
         left = view.seconds_left - age
         # To ten seconds: nobody can know more, and the last digit would jump about.
         yield t["left"].format(say.duration(-(-left // 10) * 10)) if left > 0 else t["any_moment"]

@@ -63,7 +63,7 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSettings:
+class WebConfigFile:
     """A web configuration file as it is written."""
 
     tls_server_config: TlsSettings | None = None
@@ -91,7 +91,7 @@ def load(path: Path) -> WebConfig:
         return WebConfig()
     if isinstance(document.data, dict) and document.data.get("tls_server_config") == {}:
         document.data["tls_server_config"] = None  # as templates leave it: plain HTTP, for the toolkit too
-    settings = _schema(path.parent).structure(document, FileSettings)
+    settings = _schema(path.parent).structure(document, WebConfigFile)
     tls = None
     if settings and settings.tls_server_config:
         try:
