@@ -567,7 +567,7 @@ def test_every_reason_has_a_remedy() -> None:
 def test_the_settings_of_the_web_configuration_are_documented() -> None:
     rows = table("docs/security.md", "setting", "")
     named = {name for setting, _ in rows for name in in_code(setting)}
-    known = {*TlsSettings.__slots__, *webconfig.FileSettings.__slots__} - {"tls_server_config"}
+    known = {*TlsSettings.__slots__, *webconfig.WebConfigFile.__slots__} - {"tls_server_config"}
     assert named == known
     assert all(kind in TEXTS["docs/security.md"] for kind in webconfig._AUTH_TYPES)
 
