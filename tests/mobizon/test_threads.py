@@ -16,7 +16,7 @@ import structlog
 
 from exporter.errors import Reason
 from exporter.mobizon import threads as threads_module
-from exporter.mobizon.threads import RequestThreads
+from exporter.mobizon.threads import NAME, RequestThreads
 from exporter.model import Reading, Secret
 from tests.support.asking import Sent, api, descriptors, until, working
 from tests.support.peers import (
@@ -198,12 +198,16 @@ async def test_nothing_is_sent_once_closed(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with Peer(good) as peer:
+        others = set(threading.enumerate())  # such as those of earlier tests
         threads = RequestThreads(asyncio.get_running_loop())
         request = Sent(threads, api(peer.url))
         assert resolving.wait(SOON)
+        (sending,) = (
+            thread for thread in set(threading.enumerate()) - others if thread.name.startswith(NAME)
+        )
         threads.close()
         resolved.set()
-        await until(lambda: threading.active_count() == 2)  # this one, and the peer's
+        await until(lambda: not sending.is_alive())
         assert (request.sent, peer.heads) == ([], [])
 
 
