@@ -558,6 +558,16 @@ def test_every_module_has_its_place_in_the_design() -> None:
     assert sorted(named) == sorted(path.stem for path in paths if not path.stem.startswith("__"))
 
 
+def test_what_the_design_points_at_is_there() -> None:
+    for _, places in table("docs/design.md", "to find", "look in"):
+        files = [name for name in in_code(places) if "." in name]
+        found = [path for name in files for path in ROOT.rglob(f"exporter/**/{name}")]
+        found += [ROOT / name for name in files if (ROOT / name).is_file()]
+        assert len(found) == len(files), places
+        for name in set(in_code(places)) - set(files):
+            assert any(name in path.read_text("utf-8") for path in found), name
+
+
 def test_every_reason_has_a_remedy() -> None:
     rows = table("docs/metrics.md", "reason", "cause", "backs off", "what to do")
     assert [in_code(name)[0] for name, *_ in rows] == list(Reason)
