@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NewType
 import structlog
 
 from exporter.config.schema import ValidationErrors
+from exporter.files import Signature, describe_error, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,9 +98,9 @@ class RenewableTls:
         log.error("New TLS files cannot be used, the old ones stay", error=wrong)
         return False
 
-    def _look(self) -> list[tuple[int, ...] | None]:
+    def _look(self) -> list[Signature | None]:
         files = self._settings.cert_file, self._settings.key_file, self._settings.client_ca_file
-        return [_signature(file) for file in files if file]
+        return [signature(file) for file in files if file]
 
     def _choose(self, peer: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
         """Called in each handshake, also without a server's name."""
@@ -175,7 +176,7 @@ def _take(key: str, file: Path, load_into: Callable[[Path], None]) -> None:
             message = "holds no certificate in PEM"
         raise ValidationErrors([((key,), f"{file}: {message}")]) from None
     except OSError as error:  # gone since it was looked at
-        raise ValidationErrors([((key,), f"{file}: {why(error)}")]) from None
+        raise ValidationErrors([((key,), f"{file}: {describe_error(error)}")]) from None
 
 
 def _rehearse(context: ssl.SSLContext, client: ssl.SSLContext) -> None:
@@ -197,19 +198,5 @@ def _rehearse(context: ssl.SSLContext, client: ssl.SSLContext) -> None:
         raise ValidationErrors([((), f"no client could connect: {_words(error)}")]) from None
 
 
-def why(error: OSError) -> str:
-    """An error of the file system in a few words."""
-    return (error.strerror or "cannot be read").lower()
-
-
 def _words(error: ssl.SSLError) -> str:
     return (error.reason or "unknown reason").lower().replace("_", " ")
-
-
-def _signature(file: Path) -> tuple[int, ...] | None:
-    """What differs once a file was written or replaced; None while it is not there."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

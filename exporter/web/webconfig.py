@@ -17,8 +17,9 @@ import structlog
 from exporter.config.schema import Schema, ValidationErrors, describe, text
 from exporter.config.yaml_document import Document
 from exporter.errors import ConfigError
+from exporter.files import describe_error
 from exporter.model import Secret
-from exporter.web.tls import SUITES, TLS13_SUITES, Inline, RenewableTls, Suite, TlsSettings, Unsupported, why
+from exporter.web.tls import SUITES, TLS13_SUITES, Inline, RenewableTls, Suite, TlsSettings, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +113,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: {why(error)}"]) from None
+        raise ConfigError([f"{path}: {describe_error(error)}"]) from None
 
 
 def _schema(folder: Path) -> Schema:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
+from exporter import files
 from exporter.config import watch as watch_module
 from exporter.config import watched_files
 from exporter.config.watch import ConfigWatch
@@ -132,7 +133,7 @@ class System:
 @pytest.fixture
 def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
     ticks = Ticks()
-    monkeypatch.setattr(watched_files, "os", System(stat=ticks.stat))
+    monkeypatch.setattr(files, "os", System(stat=ticks.stat))
     return ticks
 
 
