@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import accounts, growth, pacing, scrapes, soak
+from benchmarks import accounts, growth, pacing, report, scrapes, soak
 from benchmarks.report import HEAD
 from tests.support.processes import ROOT
 
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     print(f"{machine()}\n\n{HEAD}", end="", flush=True)
     for part in flags.only or PARTS:
-        rows = []
-        for figure in PARTS[part].measure(flags.repeat, quick=flags.quick):
-            rows.append(figure.row())
-            print(rows[-1], end="", flush=True)
+        lines = ""
+        for line in report.lines(PARTS[part].measure(flags.repeat, quick=flags.quick)):
+            print(line, end="", flush=True)
+            lines += line
         if flags.write:
-            PAGE.write_text(with_rows(PAGE.read_text(), part, "".join(rows)))
+            PAGE.write_text(with_rows(PAGE.read_text(), part, lines))
     return 0
 
 
@@ -50,7 +50,7 @@ def machine() -> str:
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({model.group(1) if model else 'unknown'}), "
-        f"Linux {platform.release()}, Python {platform.python_version()}"
+        f"Linux, Python {platform.python_version()}"
     )
 
 

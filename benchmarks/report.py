@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-HEAD = "| what | under | median | from – to | beside |\n|---|---|---|---|---|\n"
+HEAD = "| what | median | from – to | compared with |\n|---|---|---|---|\n"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, once in each repetition; `beside` is the limit, the ideal or the peer."""
+    """What was measured under a condition, once in each repetition, and its limit, ideal or peers."""
 
     what: str
     under: str
@@ -23,11 +23,27 @@ class Figure:
     unit: str
     beside: str = ""
 
+    def heading(self) -> str:
+        """A line of the table for the condition, above the rows of what was measured under it."""
+        return f"| **{self.under}** | | | |\n"
+
     def row(self) -> str:
         """A line of the table."""
         middle, least, most = statistics.median(self.values), min(self.values), max(self.values)
         spread = "" if len(self.values) == 1 else f"{number(least)} – {number(most)}"
-        return f"| {self.what} | {self.under} | {number(middle)} {self.unit} | {spread} | {self.beside} |\n"
+        return f"| {self.what} | {number(middle)} {self.unit} | {spread} | {self.beside} |\n".replace(
+            "  |", " |"
+        )
+
+
+def lines(figures: Iterable[Figure]) -> Iterator[str]:
+    """The rows of the table, each as soon as its figure is known; a heading where the condition changes."""
+    under = None
+    for figure in figures:
+        if figure.under != under:
+            yield figure.heading()
+        under = figure.under
+        yield figure.row()
 
 
 def number(value: float) -> str:

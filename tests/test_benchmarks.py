@@ -77,8 +77,15 @@ def test_a_figure_has_three_digits_that_count(value: float, told: str) -> None:
 
 def test_a_row_tells_the_median_and_from_where_to_where_it_was_measured() -> None:
     figure = report.Figure("scrape", "10 tasks", [3.0, 1.0, 2.5], "ms", "limit 5 ms")
-    assert figure.row() == "| scrape | 10 tasks | 2.50 ms | 1.00 \N{EN DASH} 3.00 | limit 5 ms |\n"
-    assert replace(figure, values=[4.0]).row() == "| scrape | 10 tasks | 4.00 ms |  | limit 5 ms |\n"
+    assert figure.row() == "| scrape | 2.50 ms | 1.00 \N{EN DASH} 3.00 | limit 5 ms |\n"
+    assert replace(figure, values=[4.0]).row() == "| scrape | 4.00 ms | | limit 5 ms |\n"
+
+
+def test_rows_of_the_same_condition_stand_under_one_heading() -> None:
+    figures = [report.Figure(what, under, [1.0], "s") for what, under in ("ax", "bx", "ay")]
+    heads = [line for line in report.lines(figures) if "**" in line]
+    assert heads == ["| **x** | | | |\n", "| **y** | | | |\n"]
+    assert [line[2] for line in report.lines(figures)] == ["*", "a", "b", "*", "a"]
 
 
 def test_a_percentile_is_a_value_that_so_many_percent_do_not_exceed() -> None:
