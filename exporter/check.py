@@ -33,10 +33,15 @@ def check(path: Path, web_config_file: Path | None) -> int:
     return 0
 
 
+def full_refresh_seconds(account: Account) -> float:
+    """How long it takes to ask once for each task, if all are active."""
+    return round(account.api.request_interval * len(account.tasks), 3)
+
+
 def full_refresh(account: Account) -> str:
     """`24 tasks at 1 request/s: a full refresh takes 24 s; ...`."""
     interval, number = account.api.request_interval, len(account.tasks)
-    takes = interval * number
+    takes = full_refresh_seconds(account)
     waits = (
         f"scrapes cannot wait for it, values will be up to {takes:g} s old"
         if takes - interval > WAIT_WITHOUT_HEADER

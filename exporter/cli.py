@@ -106,29 +106,49 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser_.add_argument
-    add("--config.file", dest="config_file", metavar="PATH", default="config.yaml", help="the configuration")
+    add(
+        "--config.file",
+        dest="config_file",
+        metavar="PATH",
+        default="config.yaml",
+        help="configuration file (default %(default)s)",
+    )
     add(
         "--config.check",
         dest="config_check",
         action="store_true",
-        help="validate the configuration and every task file, print what is wrong or a summary, and exit",
+        help="validate the configuration and every task file, print the errors or a summary, and exit",
     )
     add(
         "--probe",
         dest="probe",
         metavar="ID",
         type=_task_id,
-        help="send one getStatus request for this task, print Mobizon's answer and how it is understood, and"
-        " exit; an exporter that runs with the same key shares its budget with it",
+        help="send one getStatus request for this task, print Mobizon's raw answer and how it is understood,"
+        " and exit; the request counts against the rate limit of an exporter that runs with the same key",
     )
-    add("--probe.account", dest="probe_account", metavar="NAME", help="the account of --probe, if several")
-    add("--demo", action="store_true", help="run against a built-in simulated Mobizon API")
-    add("--state.file", dest="state_file", metavar="PATH", help="keep the last readings here across restarts")
+    add(
+        "--probe.account",
+        dest="probe_account",
+        metavar="NAME",
+        help="account that --probe asks; required if several are configured",
+    )
+    add(
+        "--demo",
+        action="store_true",
+        help="run against a built-in simulated Mobizon API; needs no key and no configuration",
+    )
+    add(
+        "--state.file",
+        dest="state_file",
+        metavar="PATH",
+        help="file that keeps the last readings across restarts (default none)",
+    )
     add(
         "--registry.file",
         dest="registry_file",
         metavar="PATH",
-        help="let programs register tasks over HTTP, and keep them here",
+        help="file that keeps tasks registered over HTTP; enables their registration (default none)",
     )
     add(
         "--registry.keep-finished",
@@ -136,14 +156,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="DURATION",
         type=_duration,
         default="7d",
-        help="how long a registered task stays after it has finished (default 7d)",
+        help="how long a registered task is kept after it has finished (default %(default)s)",
     )
     add(
         "--web.listen-address",
         dest="listen",
         metavar="ADDR",
         action="append",
-        help="where to listen (repeatable; default :10117; port 0 picks a free one)",
+        help="address to listen on, repeatable; port 0 picks a free port (default :10117)",
     )
     add(
         "--web.telemetry-path",
@@ -151,25 +171,43 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         type=_path,
         default="/metrics",
-        help="where the metrics are",
+        help="path under which metrics are exposed (default %(default)s)",
     )
     add(
         "--web.config.file",
         dest="web_config_file",
         metavar="PATH",
-        help="TLS, client certificates and basic auth, in the format of Prometheus's exporter-toolkit",
+        help="file that configures TLS, client certificates and basic auth, as for Prometheus exporters"
+        " (default none)",
     )
-    add("--web.enable-lifecycle", dest="lifecycle", action="store_true", help="allow POST /-/reload")
+    add(
+        "--web.enable-lifecycle",
+        dest="lifecycle",
+        action="store_true",
+        help="enable reloading the configuration by POST /-/reload",
+    )
     add(
         "--scrape.timeout-offset",
         dest="timeout_offset",
         metavar="SECONDS",
         type=_seconds,
         default=0.5,
-        help="taken off Prometheus's scrape timeout",
+        help="seconds to subtract from Prometheus's scrape timeout (default %(default)s)",
     )
-    add("--log.level", dest="log_level", choices=LEVELS, default="info", help="least level logged")
-    add("--log.format", dest="log_format", choices=FORMATS, default="logfmt", help="format of log lines")
+    add(
+        "--log.level",
+        dest="log_level",
+        choices=LEVELS,
+        default="info",
+        help="lowest level to log (default %(default)s)",
+    )
+    add(
+        "--log.format",
+        dest="log_format",
+        choices=FORMATS,
+        default="logfmt",
+        help="format of log lines (default %(default)s)",
+    )
     add("--version", action="version", version=_version())
     return parser_
 

@@ -49,7 +49,7 @@ def configure(level: str, form: str) -> None:
     logging.basicConfig(handlers=[foreign], level=max(LEVELS[level], logging.WARNING), force=True)
 
     def describe_loss(lines: int) -> str:
-        event: Any = {"event": "Log lines lost: stderr was not read", "lines": lines}
+        event: Any = {"event": "Log lines dropped, stderr not read", "lines": lines}
         for processor in (*shared, _order_fields, render):
             event = processor(None, "warning", event)
         return str(event)

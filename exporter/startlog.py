@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from exporter import __version__, output, revision
-from exporter.check import full_refresh
+from exporter.check import full_refresh_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +35,15 @@ def log_start(config: Config, listening: Sequence[str]) -> None:
     )
     for account in config.accounts:
         log.info(
-            "Refreshing", **({"account": account.name} if account.name else {}), takes=full_refresh(account)
+            "Refresh plan",
+            **({"account": account.name} if account.name else {}),
+            tasks=len(account.tasks),
+            request_interval_seconds=account.api.request_interval,
+            full_refresh_seconds=full_refresh_seconds(account),
         )
         host = urlsplit(account.api.url)
         if host.scheme == "http" and not _is_loopback(host.hostname or ""):
-            log.warning("The API key travels unencrypted: the URL is not https", url=account.api.url)
+            log.warning("API key sent unencrypted", url=account.api.url)
 
 
 def warn_of_open_registry(web: WebConfig, listening: Sequence[str]) -> None:
@@ -48,7 +52,7 @@ def warn_of_open_registry(web: WebConfig, listening: Sequence[str]) -> None:
     beyond = [address for address in listening if not _is_loopback(address.rpartition(":")[0].strip("[]"))]
     if beyond and not protected:
         log.warning(
-            "Everybody who reaches this address can register and delete tasks: see docs/security.md",
+            "Registry writable without authentication",
             address=beyond[0],
         )
 

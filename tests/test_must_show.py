@@ -194,7 +194,7 @@ def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, 
         api.faults[None] = fault
         config = write_config(tmp_path, api.url, ids(5), interval="50ms", extra="  timeout: 300ms\n")
         with ExporterProcess("--config.file", str(config)) as exporter:
-            exporter.refreshes_until(r"Account is not served")
+            exporter.refreshes_until(r"API unavailable for account")
             api.wait_for(lambda: api.in_flight <= 1)
             most = 0
             for _ in range(20):

@@ -121,7 +121,7 @@ class Registry:
             except RegistryWriteError:
                 pass  # the log says so, and the next sweep tries again
             except Exception:
-                log.exception("Registry cannot be swept")
+                log.exception("Failed to sweep registry")
 
     async def sweep(self, view: Callable[[str | None, int], TaskView | None]) -> None:
         """Write how tasks have ended, and drop those that have been kept for long enough."""
@@ -141,7 +141,7 @@ class Registry:
             await self._save()
         dropped = await self._store.edit(edit)
         if dropped:
-            log.info("Finished tasks have left the registry", **_ids(entry.key for entry in dropped))
+            log.info("Finished tasks removed from registry", **_ids(entry.key for entry in dropped))
 
     async def _save_soon(self) -> None:
         await asyncio.sleep(SAVE_DELAY)
@@ -213,11 +213,11 @@ class Registry:
                 account = replace(account, tasks=tasks)  # noqa: PLW2901 - the same one with more tasks
             accounts.append(account)
         if new := shadowed - self._shadowed:
-            log.warning("Registered tasks are listed elsewhere, too, which goes first", **_ids(new))
+            log.warning("Registered tasks overridden by configuration or task file", **_ids(new))
         self._shadowed = shadowed
         for name in registered.keys() - self._not_configured:
             log.warning(
-                "Registered tasks of an account that is not configured are kept, but not watched",
+                "Registered tasks kept but not watched, account not configured",
                 account=name or "",
                 tasks=len(registered[name]),
             )

@@ -92,7 +92,7 @@ class RegistryFile:
         except ValueError as error:
             aside = self._put_aside()
             log.warning(
-                "Registry cannot be used, starting without",
+                "Invalid registry, starting without it",
                 path=str(self.path),
                 error=str(error),
                 kept_as=str(aside),

@@ -100,11 +100,11 @@ class RegistryStore:
         if self._file:
             try:
                 self._take(self._file.open())
-                log.info("Registry read", path=str(self._file.path), tasks=len(self.entries))
+                log.info("Registry loaded", path=str(self._file.path), tasks=len(self.entries))
             except OSError as error:
                 self._failing = True
                 log.error(  # noqa: TRY400 - the system's business, no traceback
-                    "Registry cannot be read, so no task can be registered",
+                    "Failed to read registry, registration unavailable",
                     path=str(self._file.path),
                     error=error.strerror,
                 )
@@ -136,7 +136,7 @@ class RegistryStore:
             try:
                 await self._write(pending)
             except Exception as error:
-                log.exception("Registry cannot be written")
+                log.exception("Failed to write registry")
                 for one in pending:
                     _answer(one, error)
 
@@ -177,11 +177,11 @@ class RegistryStore:
         except (OSError, ConfigError) as error:
             reason = (error.strerror or "unknown error").lower() if isinstance(error, OSError) else str(error)
             if not self._failing:
-                log.error("Registry cannot be written", path=path, error=reason)  # noqa: TRY400 - the system's business, no traceback
+                log.error("Failed to write registry", path=path, error=reason)  # noqa: TRY400 - the system's business, no traceback
             self._failing = True
             return None, RegistryWriteError(f"the registry cannot be written: {reason}")
         if self._failing:
-            log.info("Registry can be written again", path=path)
+            log.info("Registry writable again", path=path)
         self._failing = False
         return done, None
 

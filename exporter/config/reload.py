@@ -59,7 +59,7 @@ class Reloader:
             await self.reload()
         except ConfigError as error:
             for problem in error.problems:
-                log.error("Configuration is not valid, the last good one stays", problem=problem)  # noqa: TRY400 - a problem of the user's, no traceback
+                log.error("Invalid configuration, keeping the last good one", problem=problem)  # noqa: TRY400 - a problem of the user's, no traceback
 
     def close(self) -> None:
         """Let the thread end."""
@@ -85,7 +85,7 @@ class Reloader:
             if force:
                 raise
             # whatever is odd about the files, scrapes go on with the configuration in force
-            log.exception("Configuration files cannot be looked at")
+            log.exception("Failed to check configuration files")
 
     def _read(self, force: bool) -> Config | None:  # noqa: FBT001 - an executor passes no names
         self._waiting.pop(force, None)

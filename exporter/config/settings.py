@@ -118,7 +118,7 @@ def duration(value: Any) -> Duration:
 def secret(value: Any, source: str = "") -> Secret:
     """A key. What was given instead is never shown."""
     if not isinstance(value, str) or not _KEY.fullmatch(value):
-        raise ValueError(f"{source}expected a key of letters and digits, without spaces")
+        raise ValueError(f"{source}expected a key of printable ASCII characters, without spaces")
     return Secret(value)
 
 

@@ -76,9 +76,9 @@ class ConfigWatch:
         problems = dict.fromkeys(self.problems())  # a file of two accounts says the same of both
         for problem in problems:
             if problem not in self._logged:
-                log.error("Task file is not wholly in force", problem=problem)
+                log.error("Task file not fully loaded", problem=problem)
         if self._logged and not problems:
-            log.info("Task files are wholly in force again")
+            log.info("Task files fully loaded again")
         self._logged = set(problems)
 
     def check(self, *, force: bool = False) -> Config | None:
@@ -96,7 +96,7 @@ class ConfigWatch:
                     raise
                 changed = False
                 for problem in error.problems:
-                    log.error("Configuration is not valid, the last good one stays", problem=problem)  # noqa: TRY400 - a problem of the user's, no traceback
+                    log.error("Invalid configuration, keeping the last good one", problem=problem)  # noqa: TRY400 - a problem of the user's, no traceback
         if self._main is None:
             return None
         changed |= self._read_task_files(self._main, force=force)

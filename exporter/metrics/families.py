@@ -62,22 +62,22 @@ def _exporter(snapshot: Snapshot) -> list[Metric]:
         "python_version": platform.python_version(),
     }
     rows: list[tuple[str, str, Labels, float]] = [
-        ("build_info", "What this exporter was built from; always 1.", build, 1),
+        ("build_info", "Build information of the exporter; always 1.", build, 1),
         (
             "config_last_reload_successful",
-            "Whether the configuration on disk is valid and in force.",
+            "Whether the last configuration reload attempt was successful.",
             {},
             1 if snapshot.reload_successful else 0,
         ),
         (
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was read, in Unix time.",
+            "When the configuration was last reloaded successfully, in Unix time.",
             {},
             snapshot.reloaded_at,
         ),
         (
             "task_file_errors",
-            "Task files whose present content is not, or not wholly, in force.",
+            "Task files with errors, whose present content is not fully loaded.",
             {},
             snapshot.task_file_errors,
         ),

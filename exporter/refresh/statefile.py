@@ -71,7 +71,7 @@ class StateFile:
             return {}
         except OSError as error:
             log.warning(
-                "State file cannot be read, starting without", path=str(self._path), error=error.strerror
+                "Failed to read state file, starting without it", path=str(self._path), error=error.strerror
             )
         except StateError as error:
             aside = self._path.with_name(f"{self._path.name}.unusable-{int(time.time())}")
@@ -80,12 +80,12 @@ class StateFile:
                 self._path.rename(aside)
                 kept = {"kept_as": str(aside)}
             log.warning(
-                "State file cannot be used, starting without", path=str(self._path), error=str(error), **kept
+                "Invalid state file, starting without it", path=str(self._path), error=str(error), **kept
             )
         else:
             if unusable:
                 log.warning(
-                    "State file has entries that cannot be used", path=str(self._path), entries=unusable
+                    "State file has invalid entries, ignoring them", path=str(self._path), entries=unusable
                 )
             return memory
         return {}
@@ -101,7 +101,7 @@ class StateFile:
             try:
                 await self.save(mark(), memory)
             except Exception:
-                log.exception("State cannot be saved")
+                log.exception("Failed to save state")
             took = time.monotonic() - began
 
     async def save(self, mark: object, memory: Callable[[], Memory]) -> None:
@@ -117,7 +117,7 @@ class StateFile:
             async with asyncio.timeout(MAX_LAST_SAVE):
                 await self.save(None, memory)
         except TimeoutError:
-            log.warning("State file cannot be written in time", path=str(self._path))
+            log.warning("Timed out writing state file", path=str(self._path))
 
     def close(self) -> None:
         """Let the thread end."""
@@ -128,7 +128,7 @@ class StateFile:
             replace_file(self._path, dump(memory))
         except OSError as error:
             if not self._failing:
-                log.warning("State file cannot be written", path=str(self._path), error=error.strerror)
+                log.warning("Failed to write state file", path=str(self._path), error=error.strerror)
             self._failing = True
             return False
         self._failing = False

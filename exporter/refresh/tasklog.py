@@ -38,12 +38,12 @@ class TaskLog:
         if failure and failure.reason is not Reason.RATE_LIMITED and account_is_served:
             if task.spec.id not in self._failing:
                 log.warning(
-                    "Task cannot be read", **fields, reason=failure.reason.value, detail=failure.detail
+                    "Failed to read task", **fields, reason=failure.reason.value, detail=failure.detail
                 )
             self._failing.add(task.spec.id)
         if failure is None and task.spec.id in self._failing:
             self._failing.discard(task.spec.id)
-            log.info("Task can be read again", **fields)
+            log.info("Task readable again", **fields)
         if reading is None or (before and before.status == reading.status):
             return
         if reading.status in set(Status):
@@ -51,19 +51,19 @@ class TaskLog:
             log.info("Task changed state", **fields, state=state, progress=reading.progress)
         elif self._unknown_status.get(task.spec.id) != reading.status:
             self._unknown_status[task.spec.id] = reading.status
-            log.warning("Task has a status that is not documented", **fields, status=reading.status)
+            log.warning("Undocumented task status", **fields, status=reading.status)
 
     def account(self, outcome: Reading | ApiError, *, is_served: bool) -> None:
-        """Log that the account is served no longer, or again."""
+        """Log that the API has become unavailable for the account, or available again."""
         if not is_served and isinstance(outcome, ApiError):
             log.error(
-                "Account is not served",
+                "API unavailable for account",
                 **self.fields(),
                 reason=outcome.reason.value,
                 detail=outcome.detail,
             )
         else:
-            log.info("Account is served again", **self.fields())
+            log.info("API available again for account", **self.fields())
 
     def fields(self, task: TaskState | None = None) -> dict[str, object]:
         """The account and the task, as fields of a line."""

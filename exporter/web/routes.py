@@ -205,7 +205,7 @@ async def _log_unhandled_errors(request: web.Request, handler: Handler) -> web.S
     except (web.HTTPException, ConnectionError):
         raise
     except Exception:
-        log.exception("Request cannot be answered", path=request.path)
+        log.exception("Failed to answer request", path=request.path)
         return web.Response(status=500, text="Internal error: see the log.\n")
 
 

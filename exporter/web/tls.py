@@ -93,9 +93,9 @@ class RenewableTls:
             wrong = str(problems)
         else:
             self._newest, self._renewed_at = newest, int(time.time())
-            log.info("TLS files renewed")
+            log.info("TLS files reloaded")
             return True
-        log.error("New TLS files cannot be used, the old ones stay", error=wrong)
+        log.error("Failed to load new TLS files, keeping the old ones", error=wrong)
         return False
 
     def _look(self) -> list[Signature | None]:
@@ -193,7 +193,7 @@ def _rehearse(context: ssl.SSLContext, client: ssl.SSLContext) -> None:
             with suppress(ssl.SSLWantReadError):
                 end.do_handshake()
     except ssl.SSLCertVerificationError as error:
-        log.warning("Clients will refuse the certificate", reason=error.verify_message)
+        log.warning("Certificate not acceptable to clients", reason=error.verify_message)
     except ssl.SSLError as error:
         raise ValidationErrors([((), f"no client could connect: {_words(error)}")]) from None
 

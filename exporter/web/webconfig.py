@@ -105,7 +105,7 @@ def load(path: Path) -> WebConfig:
     http = settings.http_server_config or HttpSettings()
     if http.http2:
         # no more than an offer, which no client depends on
-        log.warning("http2 is not spoken: clients get HTTP/1.1", file=str(path))
+        log.warning("HTTP/2 not supported, clients get HTTP/1.1", file=str(path))
     return WebConfig(tls, http.headers or {}, settings.basic_auth_users or {})
 
 

@@ -27,7 +27,7 @@ EXAMPLE = HERE.parents[1] / "config.example.yaml"
 URL = "https://api.mobizon.kz"
 API = f"api:\n  url: {URL}\n  key: abc\n"
 MARK = "0a1b2c3d4e5f60718293a4b5c6d7e8f9MarkerKey"  # as long as Mobizon's keys
-NOT_A_KEY = "expected a key of letters and digits, without spaces"
+NOT_A_KEY = "expected a key of printable ASCII characters, without spaces"
 NOT_A_DURATION = "expected a duration such as 500ms, 5s or 1h30m, got "
 
 

@@ -233,11 +233,11 @@ class TestFailures:
                     await attempt
             assert not await world.registry.put(None, 5, registration(name="x")), "which needs no write"
         assert (path.read_bytes(), len(world.applied)) == (before, applied)
-        assert [(log["log_level"], log["event"]) for log in logs] == [("error", "Registry cannot be written")]
+        assert [(log["log_level"], log["event"]) for log in logs] == [("error", "Failed to write registry")]
         world.disk.write_error = None
         with capture_logs() as logs:
             assert await world.registry.put(None, 6, EMPTY)
-        assert [log["event"] for log in logs] == ["Registry can be written again"]
+        assert [log["event"] for log in logs] == ["Registry writable again"]
         assert world.listed() == [5, 6]
 
     async def test_a_folder_that_is_not_there_is_an_error_until_it_is(self, tmp_path: Path) -> None:

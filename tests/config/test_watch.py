@@ -265,12 +265,12 @@ class TestBrokenTaskFiles:
         disk.put("a.yaml", "- 1\n")
         disk.look()
         events = [log["event"] for log in disk.logs]
-        assert "Task files are wholly in force again" not in events
+        assert "Task files fully loaded again" not in events
         disk.put("b.yaml", "- 2\n")
         disk.look()
         disk.look()
         events = [log["event"] for log in disk.logs]
-        assert events.count("Task files are wholly in force again") == 1
+        assert events.count("Task files fully loaded again") == 1
 
     def test_one_keeps_its_last_good_tasks_and_holds_up_no_other(self, disk: Disk) -> None:
         disk.put("a.yaml", "- 5\n")
@@ -333,7 +333,7 @@ class TestBrokenTaskFiles:
         with capture_logs() as logs:
             disk.watch.log_problems()
             disk.watch.log_problems()
-        assert [log["event"] for log in logs] == ["Task file is not wholly in force"]
+        assert [log["event"] for log in logs] == ["Task file not fully loaded"]
         disk.put("b.yaml", "- 6\n")
         disk.look()
         assert disk.told() == []

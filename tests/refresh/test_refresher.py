@@ -920,7 +920,7 @@ class TestWhatIsShown:
         assert len(world.api.sent) == 3
         assert world.view().tasks[0].state == "unknown"
         assert world.view().tasks[0].reading == Reading(10, 7, START + 30.1)
-        assert [entry["status"] for entry in logs if "not documented" in entry["event"]] == [7]
+        assert [entry["status"] for entry in logs if "Undocumented" in entry["event"]] == [7]
 
     def test_finished_tasks_leave_when_they_have_been_shown_long_enough(self) -> None:
         world = World(account(2), drop_finished_after=600.0)
@@ -1076,7 +1076,7 @@ class TestLogs:
                 world.apply(account(tasks))
                 world.scrape()
                 world.loop.advance(15)
-        assert [entry["event"] for entry in logs] == ["Task cannot be read"] * 2
+        assert [entry["event"] for entry in logs] == ["Failed to read task"] * 2
 
     def test_a_lone_refusal_is_not_worth_a_line(self) -> None:
         world = World(account(2))
@@ -1114,7 +1114,7 @@ class TestLogs:
                 world.scrape()
                 world.loop.advance(15)
         events = [entry["event"] for entry in logs]
-        assert events == ["Task cannot be read", "Task can be read again", "Task changed state"]
+        assert events == ["Failed to read task", "Task readable again", "Task changed state"]
         assert logs[0]["reason"] == "not_found"
 
     def test_an_account_that_is_down_is_one_line_and_not_one_a_task(self) -> None:
@@ -1130,7 +1130,10 @@ class TestLogs:
             for _ in range(10):
                 world.scrape()
                 world.loop.advance(15)
-        assert [entry["event"] for entry in logs] == ["Account is not served", "Account is served again"]
+        assert [entry["event"] for entry in logs] == [
+            "API unavailable for account",
+            "API available again for account",
+        ]
 
 
 class TestClosing:

@@ -139,7 +139,7 @@ def test_a_state_file_that_cannot_be_used_is_put_aside(content: bytes, tmp_path:
     with SimulatorThread(Simulator(scenarios(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, [1])
         with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
-            exporter.wait_for_line("level=warn msg=.State file cannot be used, starting without")
+            exporter.wait_for_line("level=warn msg=.Invalid state file, starting without it")
             assert Samples(exporter.scrape()).value("mobizon_task_up", task_id="1") == 1
             assert exporter.stop() == 0
     aside = list(tmp_path.glob("state.json.unusable-*"))
@@ -180,9 +180,9 @@ def test_a_state_file_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_
         missing = tmp_path / "missing" / "state.json"
         with ExporterProcess("--config.file", str(config), "--state.file", str(missing)) as exporter:
             exporter.scrape()
-            exporter.wait_for_line("State file cannot be written")
+            exporter.wait_for_line("Failed to write state file")
             assert exporter.stop() == 0
-            assert exporter.output().count("State file cannot be written") == 1
+            assert exporter.output().count("Failed to write state file") == 1
 
 
 def test_a_process_that_cannot_listen_leaves_the_state_file_of_another_alone(tmp_path: Path) -> None:

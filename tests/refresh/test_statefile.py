@@ -344,7 +344,7 @@ class TestReading:
         (aside,) = path.parent.iterdir()
         assert aside.name.startswith("state.json.unusable-")
         assert aside.read_bytes() == content
-        assert line == f"State file cannot be used, starting without error={reason} kept_as={aside}"
+        assert line == f"Invalid state file, starting without it error={reason} kept_as={aside}"
         assert read(path) == ({}, []), "it is told once"
 
     def test_one_that_cannot_be_put_aside_is_not_said_to_be(
@@ -358,13 +358,13 @@ class TestReading:
         monkeypatch.setattr(Path, "rename", refuse)
         assert read(path) == (
             {},
-            ["State file cannot be used, starting without error=it is torn, or not JSON"],
+            ["Invalid state file, starting without it error=it is torn, or not JSON"],
         )
         assert path.read_bytes() == b"torn"
 
     def test_one_that_cannot_be_read_is_told_and_left(self, path: Path) -> None:
         path.mkdir()
-        assert read(path) == ({}, ["State file cannot be read, starting without error=Is a directory"])
+        assert read(path) == ({}, ["Failed to read state file, starting without it error=Is a directory"])
         assert path.is_dir()
 
 
@@ -535,7 +535,7 @@ class TestSaving:
                 await file.save(1, lambda: MEMORY)
             assert len(writes.threads) == 3, "it is tried again though nothing is new"
             assert [(log["event"], log["error"]) for log in logs] == [
-                ("State file cannot be written", "No space left on device")
+                ("Failed to write state file", "No space left on device")
             ]
             assert logs[0]["path"] == str(path)
             writes.refuse = None
@@ -569,7 +569,7 @@ class TestSaving:
                 await file.save_finally(lambda: MEMORY)
             file.close()
         go_on.set()
-        assert [log["event"] for log in logs] == ["State file cannot be written in time"]
+        assert [log["event"] for log in logs] == ["Timed out writing state file"]
 
     async def test_the_last_save_writes_whatever_was_saved_before(self, path: Path, file: StateFile) -> None:
         await file.save(1, lambda: MEMORY)
@@ -643,7 +643,7 @@ class TestKeeping:
             keeping = asyncio.create_task(file.keep(lambda: 1, memory))
             await writes.until(1)
         assert parse(path.read_bytes()) == MEMORY
-        assert [(log["event"], log["log_level"]) for log in logs] == [("State cannot be saved", "error")]
+        assert [(log["event"], log["log_level"]) for log in logs] == [("Failed to save state", "error")]
         keeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await keeping

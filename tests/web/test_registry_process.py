@@ -267,7 +267,7 @@ class TestStarting:
         full_registry(tmp_path / "kept", 3)
         registry.mkdir()
         with ExporterProcess(*flags(config, registry)) as exporter:
-            exporter.wait_for_line('level=error msg="Registry cannot be read')
+            exporter.wait_for_line('level=error msg="Failed to read registry')
             for method in ("PUT", "DELETE"):
                 answer = requests.request(method, f"{exporter.url}/api/v1/tasks/5", timeout=PATIENCE)
                 assert answer.status_code == 507
@@ -305,9 +305,9 @@ class TestStarting:
         config = write_config(tmp_path, NOWHERE, [])
         arguments = (f"--web.listen-address={address}", f"--web.config.file={web}")
         with ExporterProcess(*flags(config, tmp_path / "registry.json"), *arguments) as exporter:
-            exporter.wait_for_line("msg=Refreshing")
+            exporter.wait_for_line("Refresh plan")
             assert exporter.stop() == 0
-            assert ("Everybody who reaches this address can register" in exporter.output()) is warned
+            assert ("Registry writable without authentication" in exporter.output()) is warned
 
     def test_registered_tasks_are_refreshed_kept_and_restored_without_a_state_file(
         self, tmp_path: Path
@@ -338,6 +338,6 @@ class TestStarting:
                 url = f"{exporter.url}/api/v1/tasks/5"
                 task: dict[str, Any] = requests.get(url, timeout=PATIENCE).json()
                 assert (task["state"], task["read_at"]) == ("completed", kept["taken_at"])
-                exporter.wait_for_line("Finished tasks have left the registry")
+                exporter.wait_for_line("Finished tasks removed from registry")
                 assert requests.get(url, timeout=PATIENCE).status_code == 404
             assert [r.task_id for r in simulator.requests].count(5) == asked == 1

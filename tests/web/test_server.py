@@ -412,7 +412,7 @@ def test_users_certificates_and_headers_of_the_web_file_are_in_force(api: Simula
         renewed = authority.server("renewed")
         renewed.key.replace(pair.key)
         renewed.cert.replace(pair.cert)
-        exporter.wait_for_line("TLS files renewed")
+        exporter.wait_for_line("TLS files reloaded")
         assert ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2]))) != first
 
 

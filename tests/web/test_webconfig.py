@@ -148,7 +148,7 @@ def test_http2_is_taken_with_a_warning_and_not_spoken(certs: Certificates) -> No
     with capture_logs() as logs:
         certs.load("http_server_config:\n  http2: true\n")
     assert [(line["log_level"], line["event"]) for line in logs] == [
-        ("warning", "http2 is not spoken: clients get HTTP/1.1")
+        ("warning", "HTTP/2 not supported, clients get HTTP/1.1")
     ]
 
 
@@ -637,7 +637,7 @@ async def test_a_bad_renewal_is_told_once_and_the_old_stays(
         assert not tls.renew()
     assert logs == [
         {
-            "event": "New TLS files cannot be used, the old ones stay",
+            "event": "Failed to load new TLS files, keeping the old ones",
             "log_level": "error",
             "error": f"{certs.server.key}: {told}",
         }
