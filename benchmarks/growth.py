@@ -57,7 +57,7 @@ def _tasks(tasks: int, repeat: int) -> dict[str, float]:
         return {
             "ms of a scrape": 1000 * scraped.seconds,
             "ms of a reload": 1000 * reloaded,
-            "ms of the page": 1000 * pages,
+            "ms of the status page": 1000 * pages,
             "MB of memory": probe.memory(),
         }
 
