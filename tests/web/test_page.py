@@ -7,15 +7,18 @@ import time
 import tomllib
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from exporter.errors import Reason
 from exporter.model import STATES, AccountView, Durations, Failure, Reading, TaskSource, TaskSpec, TaskView
 from exporter.web import page
 from exporter.web.translations import LANGUAGES, language_of, phrases
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_767_225_600.0
 MARKUP = """"><img src=x onerror=alert(1)>'{{ 7*7 }}&amp;"""
 VOID = {"meta", "link", "img", "input", "rect"}
@@ -238,12 +241,12 @@ def test_what_is_wrong_with_an_account_is_advised_there_and_not_at_each_task(rea
     advice, parsed = texts("en")["do"][reason], Text(html)
     assert parsed.words.count(advice) == 1
     assert advice not in parsed.tasks["1"]
-    assert "Not served" in parsed.words
+    assert "Unavailable" in parsed.words
     assert "Need attention 0" in parsed.words.replace(": ", " ")
 
 
 def test_an_account_that_was_never_asked_says_so() -> None:
-    assert "Not asked yet" in Text(render(account(up=None))).words
+    assert "No request yet" in Text(render(account(up=None))).words
 
 
 def test_the_spacing_and_the_time_of_a_full_refresh_are_told() -> None:
@@ -254,7 +257,7 @@ def test_the_spacing_and_the_time_of_a_full_refresh_are_told() -> None:
     assert "1 min" in said
     slowed = Text(render(account(spacing=2.5))).words.replace("\N{NO-BREAK SPACE}", " ")
     assert "2.5 s (slowed down from 1 s)" in slowed
-    assert "nothing to read" in slowed
+    assert "no active tasks" in slowed
 
 
 @pytest.mark.parametrize(
@@ -287,11 +290,26 @@ def test_without_a_speed_that_leads_anywhere_there_is_no_estimate(speed: float |
 
 def test_russian_is_russian_throughout() -> None:
     said = Text(render(EVERYTHING, language="ru")).words
-    for detail in (f"said {reason}" for reason in Reason):
+    for detail in (*(f"said {reason}" for reason in Reason), *texts("ru")["alert"]):
         said = said.replace(detail, "")
     latin = set(re.findall(r"[A-Za-z_]{2,}", said))
-    assert latin <= {"Mobizon", "API", "JSON", "api", "mobizon", "kz", "exporter", "timeout", "url", "DNS"}
+    assert latin <= {
+        *{"Mobizon", "API", "JSON", "api", "mobizon", "kz", "exporter", "timeout", "url", "DNS"},
+        *{"Prometheus", "TLS", "job", "scrape_timeout", "config", "check", "unauthorized", "wrong_host"},
+    }
     assert "33,2\N{NO-BREAK SPACE}%" in render(account(task(1, 1, 33.25)), language="ru")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_to_do_about_each_alert_is_on_the_page(language: str) -> None:
+    rules = yaml.safe_load((ROOT / "alerts" / "mobizon.rules.yaml").read_text("utf-8"))
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    parsed = Text(render(account(), language=language))
+    assert list(texts(language)["alert"]) == alerts
+    anchors = {attributes.get("id") for _, attributes in parsed.elements}
+    for alert in alerts:
+        assert alert in anchors
+        assert texts(language)["alert"][alert] in parsed.words
 
 
 def test_where_a_task_comes_from_is_told_unless_it_is_the_configuration() -> None:
