@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import settings as config
-from exporter.config.load import load
+from exporter.config.load import load_config
 from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
@@ -101,7 +101,7 @@ def _duration(seconds: float) -> str:
 
 def _mistakes() -> str:
     try:
-        load(Path("mistaken.yaml"), {}, lambda _: b"# mistaken.yaml\n" + _MISTAKEN.encode())
+        load_config(Path("mistaken.yaml"), {}, lambda _: b"# mistaken.yaml\n" + _MISTAKEN.encode())
     except ConfigError as error:
         return str(error)
     raise AssertionError("the mistaken example is valid")

@@ -67,7 +67,11 @@ def run(options: Options, signals: Signals) -> int:
 async def _serve(options: Options, signals: Signals) -> None:
     """Build everything, serve, and take it apart in the opposite order."""
     loop = asyncio.get_running_loop()
-    web = webconfig.load(options.web_config_file) if options.web_config_file else webconfig.WebConfig()
+    web = (
+        webconfig.load_web_config(options.web_config_file)
+        if options.web_config_file
+        else webconfig.WebConfig()
+    )
     async with contextlib.AsyncExitStack() as stack:
         source, config = await _configuration(options, stack)
         registry = _registry(options, lambda *new: _put_in_force(refresher, *new), stack)

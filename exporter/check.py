@@ -21,7 +21,7 @@ def check(path: Path, web_config_file: Path | None) -> int:
     Raises ConfigError for a configuration that cannot be used at all.
     """
     if web_config_file:
-        webconfig.load(web_config_file)
+        webconfig.load_web_config(web_config_file)
     watch = ConfigWatch(path)
     config = watch.load()
     problems = dict.fromkeys(watch.problems())  # a file of two accounts says the same of both

@@ -21,7 +21,7 @@ def signature(path: str | Path) -> Signature | None:
         found = os.stat(path)  # noqa: PTH116 - of thousands of files on a scrape, where pathlib costs more
     except (OSError, ValueError):  # the latter for a NUL in the path
         return None
-    if not stat.S_ISREG(found.st_mode):  # the times of a pipe change whenever somebody writes into it
+    if not stat.S_ISREG(found.st_mode):  # the times of a pipe change with each write into it
         return 0, 0, found.st_ino, found.st_dev, 0, found.st_mode
     return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size, found.st_mode
 
@@ -55,7 +55,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have left of a file; nobody else may be replacing it."""
+    """Remove what processes that were killed have left of a file; no other process may be replacing it."""
     for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()

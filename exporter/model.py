@@ -167,7 +167,7 @@ class TaskView:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds from its reading until it is done, if it goes on as it did; None if nobody can tell."""
+        """Seconds from its reading until it is done, if it goes on as it did; None without an estimate."""
         if self.state != "in_progress" or self.reading is None or not self.speed or self.speed <= 0:
             return None
         return (100 - self.reading.progress) / self.speed

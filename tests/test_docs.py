@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import __version__, cli
 from exporter import simulator as sim
 from exporter.config import settings as config
-from exporter.config.load import load, load_tasks
+from exporter.config.load_config import load, load_tasks
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.mobizon.client import MAX_BODY
@@ -347,11 +347,11 @@ def test_configurations_are_valid(block: Block, tmp_path: Path) -> None:
         case "tasks":
             assert load_tasks(block.name, block.text.encode())
         case "web":
-            web = webconfig.load(path)
+            web = webconfig.load_web_config(path)
             assert web.tls
         case "mistaken":
             with pytest.raises(ConfigError) as raised:
-                load(Path(block.name), {}, lambda _: block.text.encode())
+                load_config(Path(block.name), {}, lambda _: block.text.encode())
             assert f"```text\n{raised.value}\n```" in TEXTS[block.document]
         case other:
             pytest.fail(f"nobody checks {other}")

@@ -166,8 +166,8 @@ def python(version: str) -> str | None:
     question = "import sys, ensurepip; print('{}.{}'.format(*sys.version_info))"
     # What is found may be a shim, or lack what a virtual environment is made of.
     if found:
-        told = subprocess.run([found, "-c", question], capture_output=True, text=True, check=False)
-        if told.stdout.strip() == version:
+        result = subprocess.run([found, "-c", question], capture_output=True, text=True, check=False)
+        if result.stdout.strip() == version:
             return found
     return None
 

@@ -65,16 +65,16 @@ def assert_hidden(key: str, *texts: str) -> None:
         assert not found, text
 
 
-def everything_told(error: BaseException) -> list[str]:
+def everything_printed(error: BaseException) -> list[str]:
     """All that printing an error, or what it was raised from, could show."""
-    told: list[str] = ["".join(traceback.format_exception(error))]
+    printed: list[str] = ["".join(traceback.format_exception(error))]
     seen: set[int] = set()
     links = [error]
     while links:
         link = links.pop()
         if id(link) not in seen:
             seen.add(id(link))
-            told += [
+            printed += [
                 str(link),
                 repr(link),
                 repr(link.args),
@@ -82,7 +82,7 @@ def everything_told(error: BaseException) -> list[str]:
                 *getattr(link, "__notes__", []),
             ]
             links += [below for below in (link.__cause__, link.__context__) if below is not None]
-    return told
+    return printed
 
 
 def status(line: str, *headers: str) -> Callable[[Visit], None]:
@@ -159,7 +159,7 @@ def no_handlers_of_others() -> None:
 
 
 class Everything:
-    """What one request told, by whatever way: its outcome, log lines, and stderr and stdout."""
+    """What one request printed, by whatever way: its outcome, log lines, and stderr and stdout."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -199,7 +199,7 @@ def test_a_failing_request_tells_nothing_of_the_key(everything: Everything, key:
         if kind != "closed before the request":
             assert quote_plus(key).encode() in peer.heads[0]  # it did travel
     assert (error.reason is Reason.TIMEOUT) == slow
-    assert_hidden(key, *everything_told(error), written)
+    assert_hidden(key, *everything_printed(error), written)
 
 
 @KEYS
@@ -247,8 +247,8 @@ def test_failing_connections_tell_nothing_of_the_key(
         ]
         for settings in cases:
             error, written = everything.of(settings)
-            assert_hidden(key, *everything_told(error), written)
-            assert_hidden(password, *everything_told(error), written)
+            assert_hidden(key, *everything_printed(error), written)
+            assert_hidden(password, *everything_printed(error), written)
 
 
 @KEYS
@@ -267,7 +267,7 @@ def test_whatever_a_library_raises_is_translated_without_its_text(
     error, written = everything.of(api("http://127.0.0.1:1", key))
     assert error.reason is Reason.CONNECTION_ERROR
     assert error.detail == "failed with RuntimeError"
-    assert_hidden(key, *everything_told(error), written)
+    assert_hidden(key, *everything_printed(error), written)
 
 
 def test_half_a_key_is_not_left_where_a_message_is_cut() -> None:
@@ -336,7 +336,7 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
     # a good task after each bad one, so that the account is not given up
     scenarios = {task_id: simulator.stalled(10) for task_id in range(2, 29, 2)}
     registry = tmp_path / "registry.json"
-    told: list[str] = []
+    printed: list[str] = []
     with SimulatorThread(Simulator(scenarios, keys=[key], limit="off")) as sim:
         sim.faults.update(faults(key))
         config.write_text(
@@ -347,31 +347,31 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
         with started(form, *flags) as running:
             for task_id in (1, 2, 3, 40):
                 assert requests.put(f"{running.url}/api/v1/tasks/{task_id}", timeout=PATIENCE).ok
-            scrape_until_all_are_met(sim, running, told)
+            scrape_until_all_are_met(sim, running, printed)
             sim.faults[None] = simulator.code(8, message=f"wrong key {key}")
             tasks = [
                 f"/api/v1/tasks/{task_id}{wait}" for task_id in (1, 40) for wait in ("", "/wait?timeout=1s")
             ]
             for path in ("/metrics", "/", "/api/v1/tasks", *tasks, "/-/healthy", "/nowhere?apiKey=x"):
                 answer = requests.get(running.url + path, timeout=PATIENCE)
-                told += [answer.text, str(answer.headers)]
+                printed += [answer.text, str(answer.headers)]
             assert running.stop() == 0
-        told += [running.output(), state.read_text() if state.exists() else "", registry.read_text()]
-    outcomes = "".join(told)
+        printed += [running.output(), state.read_text() if state.exists() else "", registry.read_text()]
+    outcomes = "".join(printed)
     for reason in ("api_error", "http_error", "connection_error", "timeout", "invalid_response"):
         assert f'reason="{reason}"' in outcomes
     assert running.output().count("Request ended") >= len(scenarios)
     assert "***" in running.output()  # where a message held it
     assert {request.key for request in sim.requests} == {key}
-    assert_hidden(key, *told)
+    assert_hidden(key, *printed)
 
 
-def scrape_until_all_are_met(sim: Simulator, running: ExporterProcess, told: list[str]) -> None:
+def scrape_until_all_are_met(sim: Simulator, running: ExporterProcess, printed: list[str]) -> None:
     """Scrape until every kind of failure has been met, and once more."""
     wanted = set(faults(""))
     met: set[int | None] = set()
     for _ in range(200):
-        told.append(running.scrape(timeout=2))
+        printed.append(running.scrape(timeout=2))
         if met >= wanted:
             return
         met |= {request.task_id for request in sim.requests}
@@ -403,7 +403,7 @@ def test_a_key_of_the_environment_does_not_show_either(tmp_path: Path) -> None:
     with SimulatorThread(Simulator({1: simulator.stalled()}, keys=[PLAIN])) as sim:
         config.write_text(f"api: {{url: '{sim.url}'}}\ntasks: [1, 2]\n")
         with started("logfmt", f"--config.file={config}", environ={"MOBIZON_API_KEY": PLAIN}) as running:
-            told = running.scrape()
+            printed = running.scrape()
             assert running.stop() == 0
         assert sim.requests[0].key == PLAIN
-    assert_hidden(PLAIN, told, running.output())
+    assert_hidden(PLAIN, printed, running.output())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from exporter.config.yaml_document import ValuePath
 
 
-def load(path: Path, environ: Mapping[str, str], read: Callable[[Path], bytes]) -> Config:
+def load_config(path: Path, environ: Mapping[str, str], read: Callable[[Path], bytes]) -> Config:
     """The configuration at `path`, task files not yet read; raises ConfigError with everything that is wrong.
 
     `read` gives the content of a file, or raises ConfigError.

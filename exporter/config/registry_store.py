@@ -1,6 +1,6 @@
 """Keeps registered tasks in their file: edits that arrive together share one write.
 
-An edit is in force, and answered, when the file that holds it is on disk; until then nobody sees it. All
+An edit is in force, and answered, when the file that holds it is on disk; until then it is not visible. All
 runs on the event loop but the writing, which has a thread.
 """
 

@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 class Reloader:
-    """Runs one check of the files at a time, to its end, whoever waits for it.
+    """Runs one check of the files at a time, to its end, even if its callers give up.
 
     Calls made during a check share the next one, for this one may have passed what is new to them.
     """
@@ -69,7 +69,7 @@ class Reloader:
         task = self._waiting.get(force)
         if task is None or task.done():
             task = self._waiting[force] = asyncio.create_task(self._run(force=force))
-            # an error of a check that nobody waits for any more is not to be reported as forgotten
+            # asyncio would report the error of a check whose callers have all given up
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(task)
 

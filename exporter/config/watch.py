@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.config.load import load, load_tasks
+from exporter.config.load import load_config, load_tasks
 from exporter.config.watched_files import WatchedFiles
 from exporter.errors import ConfigError
 
@@ -114,7 +114,7 @@ class ConfigWatch:
             return self._files.read(str(path), pipes=True)
 
         try:
-            config = load(self._path, self._environ, read_and_watch)
+            config = load_config(self._path, self._environ, read_and_watch)
         except ConfigError:
             self._main_files = read
             self.status = replace(self.status, reload_successful=False)

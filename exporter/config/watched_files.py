@@ -27,7 +27,7 @@ class WatchedFiles:
     def read(self, path: str, *, pipes: bool = False) -> bytes:
         """The content of a file; raises ConfigError that says why it cannot be had.
 
-        Without `pipes` a named pipe is refused: to open one waits until somebody writes to it.
+        Without `pipes` a named pipe is refused: opening one blocks until a process writes to it.
         """
         found = signature(path)
         try:

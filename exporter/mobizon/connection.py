@@ -120,7 +120,7 @@ class _Connection(HTTPConnection):
             self.host, self.timeout = self._name, timeout
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """As urllib3 has it, but that head and body leave together, and the body's call is told of it."""
+        """As urllib3 has it, but that head and body leave together, and that the body's call is notified."""
         self._reused = self.sock is not None
         if self.sock is None:
             self.connect()

@@ -42,7 +42,7 @@ class Backoff:
         self._unreachable = self._failed = 0
 
     def refused(self, *, outage: bool) -> None:
-        """A request came too early: the API was reached, but in an outage it serves nobody."""
+        """A request came too early: the API was reached, which does not end an outage."""
         self._unreachable = 0
         if outage:
             self.up = False

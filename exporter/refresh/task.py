@@ -64,7 +64,7 @@ class TaskState:
         if self.reading and self.reading.taken_at >= known.reading.taken_at:
             return
         age = at.wall - known.reading.taken_at
-        # One from the future has been taken before the clock was set: nobody knows how old it is.
+        # One from the future was taken before the clock was set: its age is not known.
         self.read_at = at.elapsed - age if age >= 0 else -math.inf
         self.asked_at = max(self.asked_at, at.monotonic - max(age, 0.0))
         self.reading, self.served, self.restored = known.reading, True, True

@@ -57,8 +57,8 @@ class BasicAuth:
 
     One thread, so that guessing costs one core at most; at most WAITING_CHECKS checks wait for it, above
     which the answer is 503. The last good password of each user is remembered, as a digest under a key of
-    this process, and is let in without bcrypt. Names cannot be told from timing: every check computes as
-    much as the dearest hash configured, for unknown names too.
+    this process, and is let in without bcrypt. Timing does not reveal which users exist: every check
+    computes as much as the most expensive hash configured, for unknown names too.
     """
 
     def __init__(self, users: Mapping[str, Secret]) -> None:
@@ -68,14 +68,14 @@ class BasicAuth:
         self._users = users
         self._cost = max(_cost(hashed.reveal()) for hashed in users.values())
         self._key = secrets.token_bytes(32)
-        self._nobody = secrets.token_bytes(32)
+        self._no_proof = secrets.token_bytes(32)
         self._good: dict[str, bytes] = {}
         self._checks: dict[bytes, asyncio.Future[bool]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Middleware: 401 for whoever does not prove to be a user, 503 when too many checks wait."""
+        """Authentication middleware: 401 without valid credentials, 503 when too many checks wait."""
         credentials = _credentials(request.headers.get("Authorization", ""))
         if credentials:
             try:
@@ -97,7 +97,7 @@ class BasicAuth:
 
     async def _admits(self, user: str, password: str) -> bool:
         proof = hashlib.blake2b(f"{user}:{password}".encode(), key=self._key, digest_size=32).digest()
-        if hmac.compare_digest(self._good.get(user, self._nobody), proof):
+        if hmac.compare_digest(self._good.get(user, self._no_proof), proof):
             return True
         check = self._checks.get(proof)
         if check is None:
@@ -147,8 +147,8 @@ def allowed_clients(sans: frozenset[str]) -> Middleware:
 def extra_headers(headers: Mapping[str, str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """A signal for `on_response_prepare`: these headers on every answer, errors included.
 
-    They replace what a handler has set; but a Content-Security-Policy stands beside the handler's own, as
-    browsers then obey both.
+    They replace what a handler has set; but a Content-Security-Policy is sent in addition to the handler's
+    own, as browsers then obey both.
     """
 
     async def add(_request: web.Request, response: web.StreamResponse) -> None:
@@ -166,7 +166,7 @@ class _BusyError(Exception):
 
 
 def _credentials(header: str) -> tuple[str, str] | None:
-    """User and password of an Authorization header; None if they can be nobody's."""
+    """User and password of an Authorization header; None if no user can have them."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -36,14 +36,14 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
     "Vary": "Accept-Language",
 }
-"""What the page is to be sent with, beside `Content-Language`."""
+"""Headers to send the page with, in addition to `Content-Language`."""
 
 # Trouble is on top; a test sees to it that no state is left out.
 _ORDER: Final = ("rejected", "not_found", "unknown", "in_progress", "waiting", "completed")
 GROUPS: Final = ("attention", "in_progress", "waiting", "unread", "completed")
 STALLED_AFTER: Final = 1800.0  # seconds without progress, as the alert MobizonTaskStalled has it
 UNCHANGED_AFTER: Final = 300.0  # from when on the page says that a task does not move
-MAX_ESTIMATE: Final = 60 * 86400.0  # whatever is further away is anybody's guess
+MAX_ESTIMATE: Final = 60 * 86400.0  # an estimate beyond is not shown
 JUST_NOW: Final = 2.0  # seconds that need no number
 SLOWED: Final = 1.25  # times the configured spacing; less is jitter that needs no words
 _RANKS: Final = {"rejected": 0, "not_found": 1, "stale": 1, "odd": 1, "failing": 1, "stalled": 2}
@@ -87,7 +87,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A task on the page. `kind` is its state told finely, and `word` says it; `rank` puts trouble first."""
+    """A task on the page. `kind` refines its state, `word` is its text; `rank` puts trouble first."""
 
     key: str
     view: TaskView
@@ -176,7 +176,7 @@ def _template() -> jinja2.Template:
 
 def _row(key: str, account: AccountView, view: TaskView, now: float, say: Phrases) -> Row:
     failure, reading, t = view.failure, view.reading, say.texts
-    # What concerns the whole account is told there; being asked to slow down is no trouble of a task's.
+    # What concerns the whole account is shown there; a rate limit is no failure of a task.
     failing = failure is not None and failure.reason is not Reason.RATE_LIMITED and _served(account)
     kind = _kind(view, failing=failing)
     rank = min(_RANKS.get(kind, _UNTROUBLED), 1 if failing else _UNTROUBLED)
@@ -214,7 +214,7 @@ def _times(view: TaskView, kind: str, now: float, say: Phrases) -> Iterator[str]
     age, t = now - view.reading.taken_at, say.texts
     if view.seconds_left is not None and kind == "in_progress" and view.seconds_left < MAX_ESTIMATE:
         left = view.seconds_left - age
-        # To ten seconds: nobody can know more, and the last digit would jump about.
+        # Rounded up to ten seconds: more precision than that would only flicker.
         yield t["left"].format(say.duration(-(-left // 10) * 10)) if left > 0 else t["any_moment"]
     if kind == "in_progress" and _unmoved(view) >= UNCHANGED_AFTER:
         yield t["unchanged"].format(say.duration(_unmoved(view)))

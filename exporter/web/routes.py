@@ -199,7 +199,7 @@ class Pages:
 
 @web.middleware
 async def _log_unhandled_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A handler that fails is told of in the log, and its peer gets no details."""
+    """Log the error of a handler; its peer gets status 500 without details."""
     try:
         return await handler(request)
     except (web.HTTPException, ConnectionError):

@@ -32,10 +32,10 @@ TLS_BUFFER: Final = 32 * 1024  # asyncio's 256 KiB a connection is too much for 
 
 
 class Server:
-    """Listens, and stops without dropping anybody who waits."""
+    """Listens, and stops without dropping requests under way."""
 
     def __init__(self, app: web.Application, tls: ssl.SSLContext | None = None) -> None:
-        # What it logs of malformed requests is noise that anybody can make.
+        # What it logs of malformed requests is noise that any client can make.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         # also of answers that no handler makes; aiohttp has no setting for it
         web_response.SERVER_SOFTWARE = "mobizon-exporter"  # type: ignore[attr-defined]
@@ -83,13 +83,13 @@ class Server:
             self._count_again_at, self._open = now + COUNT_INTERVAL, _open_files()
         self._open += 1
         if self._open > self._max_open:
-            # asyncio closes the connection, and in silence; a protocol that hangs up would be told of it
+            # asyncio closes the connection, and in silence; a protocol that hangs up would be notified
             # only after a handshake of TLS, and many unfinished ones are an attack themselves
             raise ConnectionAbortedError
         return self._runner.server()
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Accept no further connections."""
         for server in self._servers:
             server.close()
 
@@ -114,8 +114,8 @@ def _bind(address: str) -> socket.socket:
         return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
     except OSError as error:
         # the socket module adds the address to what the system says, and this line has it already
-        told = os.strerror(error.errno or 0) if error.errno in errno.errorcode else str(error.strerror)
-        raise BindError(f"cannot listen on {address!r}: {told.lower()}") from None
+        reason = os.strerror(error.errno or 0) if error.errno in errno.errorcode else str(error.strerror)
+        raise BindError(f"cannot listen on {address!r}: {reason.lower()}") from None
 
 
 def _raise_file_limit() -> int:

@@ -162,7 +162,7 @@ def _contradictions(settings: TlsSettings, minimum: ssl.TLSVersion) -> dict[str,
 
 
 def _take(key: str, file: Path, load_into: Callable[[Path], None]) -> None:
-    """Have OpenSSL read a file; its errors are told in words that hold nothing of what the file holds."""
+    """Have OpenSSL read a file; its errors are rephrased without any content of the file."""
     try:
         load_into(file)
     except ssl.SSLError as error:

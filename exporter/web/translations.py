@@ -60,7 +60,7 @@ class Phrases:
         days, hours = divmod(hours, 24)
         counts = (rest, minutes, hours, days)
         largest = max((unit for unit, count in enumerate(counts) if count), default=0)
-        units = (largest, largest - 1) if largest > 1 else (largest,)  # nobody needs the seconds of minutes
+        units = (largest, largest - 1) if largest > 1 else (largest,)  # minutes are shown without seconds
         return " ".join(
             f"{counts[unit]}\N{NO-BREAK SPACE}{self._units[unit]}"
             for unit in units

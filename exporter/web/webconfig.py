@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-# what a value of the file means is told by its type; `_schema` has a check for each
+# the meaning of a value of the file is its type; `_schema` has a check for each
 Headers = NewType("Headers", dict[str, str])
 Users = NewType("Users", dict[str, Secret])
 
@@ -82,7 +82,7 @@ class WebConfig:
     users: Mapping[str, Secret] = field(default_factory=dict)
 
 
-def load(path: Path) -> WebConfig:
+def load_web_config(path: Path) -> WebConfig:
     """The web configuration at `path`; raises ConfigError with what is wrong.
 
     Files that it names are relative to it; what they hold is looked at once all else is right.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config import settings as config
-from exporter.config.load import load, load_tasks
+from exporter.config.load import load_config, load_tasks
 from exporter.config.yaml_document import Document
 from exporter.errors import ConfigError
 from exporter.model import Account, Api, Config, Secret, TaskSource, TaskSpec
@@ -55,7 +55,7 @@ class Files:
 
 
 def loaded(text: str, environ: Mapping[str, str] | None = None, **files: str | bytes) -> Config:
-    return load(Path("config.yaml"), environ or {}, Files(**{"config.yaml": text, **files}).read)
+    return load_config(Path("config.yaml"), environ or {}, Files(**{"config.yaml": text, **files}).read)
 
 
 def problems(text: str, environ: Mapping[str, str] | None = None, **files: str | bytes) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class TestBadConfigurations:
     ) -> None:
         monkeypatch.chdir(BAD)
         with pytest.raises(ConfigError) as raised:
-            load(Path(f"{name}.yaml"), {}, read)
+            load_config(Path(f"{name}.yaml"), {}, read)
         assert str(raised.value) + "\n" == Path(f"{name}.expected").read_text()
         assert "\n".join(raised.value.problems) == str(raised.value)
 
@@ -139,7 +139,7 @@ class TestWhatIsValid:
             Secret("http://user:password@proxy:3128"),
         )
         patterns = (str(tmp_path / "tasks.d/*.yaml"), "/elsewhere/x.json")
-        assert load(path, {}, read) == Config((Account(None, api, tasks, patterns),), 600.0, 86400.0)
+        assert load_config(path, {}, read) == Config((Account(None, api, tasks, patterns),), 600.0, 86400.0)
 
     def test_several_accounts_have_everything_of_their_own(self) -> None:
         found = loaded(
@@ -182,7 +182,7 @@ class TestWhatIsValid:
         folder = tmp_path / "odd [name]*?"
         folder.mkdir()
         (folder / "config.yaml").write_text(API + "task_files: ['*.yaml']\n")
-        (only,) = load(folder / "config.yaml", {}, read).accounts
+        (only,) = load_config(folder / "config.yaml", {}, read).accounts
         (pattern,) = only.task_files
         assert pattern.endswith("/odd [[]name][*][?]/*.yaml")
 
@@ -190,7 +190,7 @@ class TestWhatIsValid:
         path = tmp_path / "config.yaml"
         path.write_text(API + "  ca_file: .\n")
         with pytest.raises(ConfigError, match=r"api\.ca_file: no such file"):
-            load(path, {}, read)
+            load_config(path, {}, read)
 
 
 class TestDurations:
@@ -282,12 +282,12 @@ class TestIds:
         try:
             (task,) = load_tasks("x.yaml", f"- '{written}'\n".encode())
         except ConfigError as error:
-            told = error.problems
+            reported = error.problems
         else:
             assert str(task.id) == written
             return
         assert not re.fullmatch("[1-9][0-9]{0,18}", written)
-        assert told == (f"x.yaml:1: [0]: expected a positive integer, got '{written}'",)
+        assert reported == (f"x.yaml:1: [0]: expected a positive integer, got '{written}'",)
 
     def test_ids_that_differ_in_writing_alone_are_duplicates(self) -> None:
         with pytest.raises(ConfigError) as raised:
@@ -340,12 +340,12 @@ class TestTaskFiles:
         try:
             found = load_tasks(name, content)
         except ConfigError as error:
-            told = error.problems
+            reported = error.problems
         else:
             assert all(isinstance(task, TaskSpec) for task in found)
             return
-        assert told
-        assert all(problem.startswith(name) for problem in told)
+        assert reported
+        assert all(problem.startswith(name) for problem in reported)
 
 
 class TestLabels:
@@ -398,7 +398,7 @@ class TestTheKey:
     def test_its_file_is_looked_for_beside_the_configuration(self, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("abc\n")
         (tmp_path / "config.yaml").write_text(f"api: {{url: '{URL}', key_file: key}}\n")
-        (only,) = load(tmp_path / "config.yaml", {}, read).accounts
+        (only,) = load_config(tmp_path / "config.yaml", {}, read).accounts
         assert only.api.key == Secret("abc")
 
     @pytest.mark.parametrize("nothing", ["", ", key: ", ", key: ~", ", key_file: ", ", key: , key_file: "])
@@ -446,7 +446,7 @@ class TestTheKey:
         for name, reason in ((MARK, "is a directory"), ("x" + MARK, "no such file or directory")):
             (tmp_path / "config.yaml").write_text(f"api:\n  url: {URL}\n  key_file: {name}\n")
             with pytest.raises(ConfigError) as raised:
-                load(tmp_path / "config.yaml", {}, read)
+                load_config(tmp_path / "config.yaml", {}, read)
             assert raised.value.problems == (
                 f"{tmp_path}/config.yaml:3: api.key_file: {reason} (a relative path starts at {tmp_path})",
             )
@@ -555,10 +555,10 @@ class TestSecrets:
         key = (MARK * 2)[:length]
         with pytest.raises(ConfigError) as raised:
             loaded(WRONG_PLACES[place].format(key=key) + "\n")
-        told = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
-        assert key not in told
-        assert key[:20] not in told
-        assert key[-20:] not in told
+        reported = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
+        assert key not in reported
+        assert key[:20] not in reported
+        assert key[-20:] not in reported
 
     def test_a_key_pasted_anywhere_is_in_no_error(self) -> None:
         text = (
@@ -594,11 +594,11 @@ class TestSecrets:
     @pytest.mark.parametrize("content", [f"{MARK} x", f"{MARK}\n{MARK}\n", f"key: {MARK}\n"])
     def test_a_key_in_a_file_of_the_wrong_form_is_in_no_error(self, content: str) -> None:
         text = f"api: {{url: '{URL}'}}\n"
-        told = (
+        reported = (
             *problems(text.replace("'}", "', key_file: k}"), k=content),
             *problems(text, {"MOBIZON_API_KEY": content}),
         )
-        assert MARK not in "".join(told)
+        assert MARK not in "".join(reported)
 
 
 class TestTheExample:
@@ -614,7 +614,7 @@ class TestTheExample:
         return re.sub("(?m)^#", "", text[text.index("\n#accounts:") :])
 
     def test_it_is_valid_as_it_is(self) -> None:
-        found = load(EXAMPLE, {}, read)
+        found = load_config(EXAMPLE, {}, read)
         (only,) = found.accounts
         assert only.tasks[0] == TaskSpec(123)
         assert only.tasks[1].name
@@ -626,7 +626,7 @@ class TestTheExample:
         (tmp_path / "key").write_text("abc")
         path = tmp_path / "config.yaml"
         path.write_text(re.sub("key_file: .*", "key_file: key", self.switched_on()))
-        found = load(path, {}, read)
+        found = load_config(path, {}, read)
         (api,) = [account.api for account in found.accounts]
         assert (found.stale_after, found.drop_finished_after) == (300.0, 0.0)
         assert (api.request_interval, api.timeout) == (1.0, 5.0)
@@ -636,7 +636,7 @@ class TestTheExample:
     def test_its_several_accounts_are_valid(self, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
         path.write_text(re.sub(r"key_file: \S*?(\w+)\n", r"key: \1\n", self.several()))
-        assert [account.name for account in load(path, {}, read).accounts] == ["kazakhstan", "brazil"]
+        assert [account.name for account in load_config(path, {}, read).accounts] == ["kazakhstan", "brazil"]
 
     def test_it_holds_every_setting_there_is(self) -> None:
         single: Any = Document("x.yaml", self.switched_on().encode()).data

@@ -55,7 +55,7 @@ def config(*tasks: int, name: str | None = None, others: Iterable[Account] = ())
 
 
 class Disk(RegistryFile):
-    """A registry's file on a disk that fails when it is told to."""
+    """A registry's file on a disk that fails on demand."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -400,7 +400,7 @@ class TestOtherSources:
             world.registry.apply(config())
             await world.registry.put(None, 7, EMPTY)
         assert world.listed() == [6, 7]
-        assert logs == [], "it was told when it was registered"
+        assert logs == [], "it was logged when it was registered"
         with capture_logs() as logs:
             world = await world.restarted()
             world.registry.apply(config())

@@ -25,7 +25,7 @@ def config(url: str) -> Config:
 
 
 class FakeSource:
-    """Files whose every look waits to be let go, and finds what it is told to."""
+    """Files whose every look waits to be let go, and finds what a test names."""
 
     def __init__(self) -> None:
         self.status = WatchStatus(reloaded_at=5.0)

@@ -49,9 +49,9 @@ class TaskLists(RuleBasedStateMachine):
             self.world.refresher.apply(config)
 
     def put(self, name: str, content: str) -> None:
-        beside = self.path.parent / f".{name}.tmp"
-        beside.write_text(content)
-        beside.replace(self.path.parent / name)
+        temporary = self.path.parent / f".{name}.tmp"
+        temporary.write_text(content)
+        temporary.replace(self.path.parent / name)
 
     def write_main(self, tasks: list[int]) -> None:
         self.inline = tasks

@@ -51,10 +51,10 @@ class Disk:
         self.logs: list[MutableMapping[str, Any]] = []
 
     def put(self, name: str, content: str | bytes) -> Path:
-        """As scripts are told to: written beside and renamed into place."""
-        beside = self.tasks / f".{name}.new"
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        return beside.rename(self.tasks / name)
+        """As the documentation asks scripts to: written under another name and renamed into place."""
+        temporary = self.tasks / f".{name}.new"
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        return temporary.rename(self.tasks / name)
 
     def load(self) -> list[int]:
         return ids(self.watch.load())
@@ -66,12 +66,14 @@ class Disk:
         self.logs += logs
         return None if found is None else ids(found)
 
-    def told(self) -> list[str]:
+    def logged(self) -> list[str]:
         """What was logged since this was asked last."""
-        told = [str(log["problem"]).removeprefix(f"{self.folder}/") for log in self.logs if "problem" in log]
+        logged = [
+            str(log["problem"]).removeprefix(f"{self.folder}/") for log in self.logs if "problem" in log
+        ]
         assert all(log["log_level"] == "error" for log in self.logs if "problem" in log)
         self.logs.clear()
-        return told
+        return logged
 
     @property
     def errors(self) -> int:
@@ -92,7 +94,7 @@ def disk(tmp_path: Path) -> Disk:
 
 
 def in_time(call: Callable[[], Any], pipe: Path) -> list[Any]:
-    """What a call returned, in a list that is empty where it waited for somebody to write to the pipe."""
+    """What a call returned, in a list that is empty where it waited for a writer of the pipe."""
     found: list[Any] = []
     calling = threading.Thread(target=lambda: found.append(call()), daemon=True)
     calling.start()
@@ -105,7 +107,7 @@ def in_time(call: Callable[[], Any], pipe: Path) -> list[Any]:
 
 
 class Ticks:
-    """A file system whose clock stands still until it is told to go on."""
+    """A file system whose clock stands still until a test moves it on."""
 
     def __init__(self) -> None:
         self.at = 1_700_000_000.0
@@ -138,7 +140,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
 
 
 class Opened:
-    """Counts the files that are read, and refuses those it is told to."""
+    """Counts the files that are read, and refuses those a test names."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -173,7 +175,7 @@ class TestTaskFiles:
         assert disk.look() == [1, 7, 5, 6]
         dropped.unlink()
         assert disk.look() == [1, 7]
-        assert (disk.told(), disk.errors) == ([], 0)
+        assert (disk.logged(), disk.errors) == ([], 0)
 
     def test_nothing_is_new_where_nothing_has_changed(self, disk: Disk) -> None:
         disk.put("a.yaml", "- 5\n")
@@ -196,7 +198,7 @@ class TestTaskFiles:
         assert disk.look() == [5]
         (disk.tasks / "b.yaml").rename(disk.tasks / "b.yaml.off")
         assert disk.look() == []
-        assert disk.told() == []
+        assert disk.logged() == []
 
     def test_a_file_still_being_written_beside_is_not_seen(self, disk: Disk) -> None:
         disk.load()
@@ -280,7 +282,7 @@ class TestBrokenTaskFiles:
         disk.put("b.yaml", "- 6\n- 7\n")
         disk.put("c.yaml", "- 8\n")
         assert disk.look() == [5, 6, 7, 8]
-        assert disk.told() == ["tasks.d/a.yaml:2: [1]: expected a positive integer, got 'x'"]
+        assert disk.logged() == ["tasks.d/a.yaml:2: [1]: expected a positive integer, got 'x'"]
         assert disk.errors == 1
 
     def test_one_that_was_never_good_has_no_tasks(self, disk: Disk) -> None:
@@ -293,7 +295,7 @@ class TestBrokenTaskFiles:
         disk.load()
         disk.put("a.yaml", "- x\n- 0\n")
         disk.look()
-        assert disk.told() == [
+        assert disk.logged() == [
             "tasks.d/a.yaml:1: [0]: expected a positive integer, got 'x'",
             "tasks.d/a.yaml:2: [1]: expected a positive integer, got '0'",
         ]
@@ -301,18 +303,18 @@ class TestBrokenTaskFiles:
             disk.put("b.yaml", f"- {number + 1}\n")
             assert disk.look() == [number + 1]
         disk.look(force=True)
-        assert (disk.told(), disk.errors) == ([], 1)
+        assert (disk.logged(), disk.errors) == ([], 1)
 
     def test_a_file_broken_again_after_it_was_mended_is_told_again(self, disk: Disk) -> None:
         disk.load()
         for _ in range(2):
             disk.put("a.yaml", "- x\n")
             assert disk.look() == []
-            assert disk.told() == ["tasks.d/a.yaml:1: [0]: expected a positive integer, got 'x'"]
+            assert disk.logged() == ["tasks.d/a.yaml:1: [0]: expected a positive integer, got 'x'"]
             assert disk.errors == 1
             disk.put("a.yaml", "- 5\n")
             assert disk.look() == [5]
-            assert (disk.told(), disk.errors) == ([], 0)
+            assert (disk.logged(), disk.errors) == ([], 0)
             disk.put("a.yaml", "[]")
             assert disk.look() == []
 
@@ -336,7 +338,7 @@ class TestBrokenTaskFiles:
         assert [log["event"] for log in logs] == ["Task file not fully loaded"]
         disk.put("b.yaml", "- 6\n")
         disk.look()
-        assert disk.told() == []
+        assert disk.logged() == []
 
     def test_a_half_written_file_keeps_the_tasks_of_the_whole_one(self, disk: Disk) -> None:
         whole = '[{"id": 5, "name": "x"}, {"id": 6}]'
@@ -367,7 +369,7 @@ class TestBrokenTaskFiles:
         (disk.tasks / "a.yaml").unlink()
         (disk.tasks / "a.yaml").mkdir()
         assert disk.look() == [5]
-        assert disk.told() == ["tasks.d/a.yaml: is a directory"]
+        assert disk.logged() == ["tasks.d/a.yaml: is a directory"]
 
     def test_a_pipe_with_the_name_of_a_file_is_told_and_holds_up_nothing(self, disk: Disk) -> None:
         disk.put("a.yaml", "- 5\n")
@@ -385,7 +387,7 @@ class TestBrokenTaskFiles:
         assert disk.load() == [5]
         target.unlink()
         assert disk.look() == [5]
-        assert disk.told() == ["tasks.d/a.yaml: no such file or directory"]
+        assert disk.logged() == ["tasks.d/a.yaml: no such file or directory"]
         assert disk.look() is None
         target.write_text("- 6\n")
         assert disk.look() == [6]
@@ -400,12 +402,12 @@ class TestBrokenTaskFiles:
         opened.refused.add(str(path))
         disk.put("a.yaml", "- 55\n")
         assert disk.look() == [5]
-        assert disk.told() == ["tasks.d/a.yaml: permission denied"]
+        assert disk.logged() == ["tasks.d/a.yaml: permission denied"]
         assert [disk.look() for _ in range(3)] == [None] * 3, "which is no news"
         assert disk.errors == 1
         opened.refused.clear()
         assert disk.look() == [55]
-        assert (disk.told(), disk.errors) == ([], 0)
+        assert (disk.logged(), disk.errors) == ([], 0)
 
     def test_a_folder_that_may_not_be_listed_keeps_its_tasks_and_is_told_once(
         self, disk: Disk, monkeypatch: pytest.MonkeyPatch
@@ -423,12 +425,12 @@ class TestBrokenTaskFiles:
             patch.setattr(watch_module, "os", System(scandir=refuse))
             (disk.folder / "b.json").write_text("[6, 7]")
             assert disk.look() == [6, 7, 5]
-            assert disk.told() == ["tasks.d: permission denied"]
+            assert disk.logged() == ["tasks.d: permission denied"]
             assert disk.errors == 1
             assert [disk.look() for _ in range(3)] == [None] * 3
         disk.put("a.yaml", "- 55\n")
         assert disk.look() == [6, 7, 55]
-        assert (disk.told(), disk.errors) == ([], 0)
+        assert (disk.logged(), disk.errors) == ([], 0)
 
     def test_one_that_vanishes_between_listing_and_reading_is_none(
         self, disk: Disk, monkeypatch: pytest.MonkeyPatch
@@ -451,7 +453,7 @@ class TestBrokenTaskFiles:
             patch.setattr(glob, "glob", list_and_delete)
             assert disk.look() == [5]
         assert disk.look() is None
-        assert (disk.told(), disk.errors) == ([], 0)
+        assert (disk.logged(), disk.errors) == ([], 0)
 
 
 class TestFilesThatLookTheSame:
@@ -543,14 +545,14 @@ class TestDuplicates:
             (3, None),
         ]
         disk.logs += logs
-        assert disk.told() == [
+        assert disk.logged() == [
             "tasks.d/a.yaml: id 1 is listed elsewhere, too",
             "tasks.d/b.yaml: id 2 is listed elsewhere, too",
         ]
         assert disk.errors == 2
         disk.put("c.yaml", "- 4\n")
         assert disk.look() == [1, 2, 3, 4]
-        assert disk.told() == []
+        assert disk.logged() == []
 
     def test_an_id_stays_when_one_of_its_lists_goes(self, disk: Disk) -> None:
         first = disk.put("a.yaml", "- 5\n")
@@ -571,11 +573,11 @@ class TestDuplicates:
         assert disk.errors == 0
         disk.put("a.yaml", "- 5\n- x\n")
         assert disk.look() == [5, 6, 6]
-        assert disk.told() == ["tasks.d/a.yaml:2: [1]: expected a positive integer, got 'x'"]
+        assert disk.logged() == ["tasks.d/a.yaml:2: [1]: expected a positive integer, got 'x'"]
         assert disk.errors == 1, "one file, though two accounts have it"
         disk.put("a.yaml", "- 5\n")
         assert disk.look() == [5, 5]
-        assert disk.told() == ["tasks.d/a.yaml: id 5 is listed elsewhere, too"]
+        assert disk.logged() == ["tasks.d/a.yaml: id 5 is listed elsewhere, too"]
 
     def test_what_two_accounts_make_of_one_file_is_told_once(self, disk: Disk) -> None:
         disk.path.write_text(
@@ -589,7 +591,7 @@ class TestDuplicates:
         disk.load()
         disk.put("a.yaml", "- 5\n- 6\n")
         assert disk.look() == [5, 6, 5, 6]
-        assert disk.told() == ["tasks.d/a.yaml: id 5 is listed elsewhere, too"]
+        assert disk.logged() == ["tasks.d/a.yaml: id 5 is listed elsewhere, too"]
         assert disk.errors == 1
 
 
@@ -614,10 +616,10 @@ class TestTheMainFile:
         disk.now += 5
         disk.path.write_text(broken)
         assert disk.look() is None
-        assert len(disk.told()) == 1
+        assert len(disk.logged()) == 1
         assert (disk.good, disk.watch.status.reloaded_at) == (False, loaded_at)
         assert [disk.look() for _ in range(3)] == [None] * 3
-        assert disk.told() == []
+        assert disk.logged() == []
         assert not disk.good
         disk.path.write_text(MAIN + "tasks: [3]\n")
         assert disk.look() == [3]
@@ -628,16 +630,16 @@ class TestTheMainFile:
         disk.load()
         disk.path.write_text("api: [\n")
         assert [disk.look() for _ in range(3)] == [None] * 3
-        assert disk.told() == ["config.yaml:1: did not find expected node content"]
+        assert disk.logged() == ["config.yaml:1: did not find expected node content"]
         disk.now += LONG_AGO
         assert [disk.look() for _ in range(3)] == [None] * 3
-        assert disk.told() == []
+        assert disk.logged() == []
 
     def test_all_that_is_wrong_with_it_is_told(self, disk: Disk) -> None:
         disk.load()
         disk.path.write_text(MAIN + "tasks: [0, x]\n")
         disk.look()
-        assert disk.told() == [
+        assert disk.logged() == [
             "config.yaml:2: tasks[0]: expected a positive integer, got '0'",
             "config.yaml:2: tasks[1]: expected a positive integer, got 'x'",
         ]
@@ -658,7 +660,7 @@ class TestTheMainFile:
         disk.load()
         disk.path.unlink()
         assert [disk.look() for _ in range(3)] == [None] * 3
-        assert disk.told() == ["config.yaml: no such file or directory"]
+        assert disk.logged() == ["config.yaml: no such file or directory"]
         assert not disk.good
         disk.path.write_text(MAIN + "tasks: [4]\n")
         assert disk.look() == [4]
@@ -672,7 +674,7 @@ class TestTheMainFile:
         disk.load()
         disk.path.write_text(odd)
         assert [disk.look() for _ in range(3)] == [None] * 3
-        assert len(disk.told()) == 1
+        assert len(disk.logged()) == 1
         assert not disk.good
         disk.path.write_text(MAIN + "tasks: [2]\n")
         assert disk.look() == [2]
@@ -729,7 +731,7 @@ class TestForce:
         assert logs == []
         assert not disk.good
         assert disk.look() is None
-        assert disk.told() == [], "who asked has been told"
+        assert disk.logged() == [], "the caller has got the errors"
         disk.put("a.yaml", "- 6\n")
         assert disk.look() == [6]
 
@@ -767,11 +769,11 @@ class TestTheKeysFile:
         (disk.folder / "key").unlink()
         assert [self.key(disk) for _ in range(3)] == [None] * 3
         reason = f"no such file or directory (a relative path starts at {disk.folder})"
-        assert disk.told() == [f"config.yaml:1: api.key_file: {reason}"]
+        assert disk.logged() == [f"config.yaml:1: api.key_file: {reason}"]
         (disk.folder / "key").write_text("half of MarkerKey")
         assert self.key(disk) is None
-        (told,) = disk.told()
-        assert "MarkerKey" not in told
+        (logged,) = disk.logged()
+        assert "MarkerKey" not in logged
         (disk.folder / "key").write_text("second")
         assert self.key(disk) == Secret("second")
 

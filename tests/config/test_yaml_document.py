@@ -242,12 +242,12 @@ class TestHostileContent:
         try:
             found = data(content, name)
         except ConfigError as error:
-            told = error.problems
+            reported = error.problems
         else:
             assert found is None or isinstance(found, str | list | dict)
             return
-        assert told
-        assert all(problem.startswith(name) for problem in told)
+        assert reported
+        assert all(problem.startswith(name) for problem in reported)
 
 
 # PyYAML writes these as they are, and reads them as ends of lines

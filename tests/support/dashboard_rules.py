@@ -18,7 +18,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 UNITS = {value for value in vars(units).values() if isinstance(value, str)}
 RATES = {"rate", "irate", "increase"}
 COUNTER = re.compile(r"_(total|bucket|count|sum)$")
-# An interval that nobody would write, to tell the variable from a number.
+# An unlikely interval, to distinguish the variable from a number.
 RATE_INTERVAL = timedelta(seconds=4242)
 PARSED = {**ALL, "__rate_interval": "4242s", "__range": "6h", "__to": "1767268800000"}
 # The file of Grafana's dashboard linter with what it is not to demand, and why.

@@ -69,7 +69,7 @@ class Visit:
 
 
 class Peer:
-    """A server on a free loopback port that treats every connection as it is told to."""
+    """A server on a free loopback port that treats every connection with the given handler."""
 
     def __init__(
         self,

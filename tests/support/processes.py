@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.simulator import DEMO_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds; generous, since the machine may be busy and whoever waits goes on at once
+PATIENCE = 30.0  # seconds; generous, since the machine may be busy and a wait ends as soon as it can
 
 
 class ExporterProcess:
-    """`python -m exporter` with the flags given, listening on 127.0.0.1, on a free port unless told."""
+    """`python -m exporter` with the flags given, listening on 127.0.0.1, on a free port unless given."""
 
     def __init__(
         self,

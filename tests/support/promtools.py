@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-# Generous, since the machine may be busy; whoever waits goes on at once when it comes true.
+# Generous, since the machine may be busy; a wait ends at once when it comes true.
 PATIENCE = 60.0
 
 

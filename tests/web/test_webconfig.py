@@ -45,7 +45,7 @@ class Certificates:
     def load(self, text: str) -> webconfig.WebConfig:
         path = self.folder / "web.yaml"
         path.write_text(text)
-        return webconfig.load(path)
+        return webconfig.load_web_config(path)
 
     def tls(self, text: str) -> tls_module.RenewableTls:
         tls = self.load(text).tls
@@ -415,7 +415,7 @@ def test_a_hash_of_the_wrong_form_is_refused_and_not_shown(certs: Certificates, 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"web\.yaml: no such file or directory$"):
-        webconfig.load(tmp_path / "web.yaml")
+        webconfig.load_web_config(tmp_path / "web.yaml")
 
 
 def test_a_suite_that_this_openssl_lacks_is_refused(
