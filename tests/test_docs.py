@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import __version__, cli
 from exporter import simulator as sim
 from exporter.config import settings as config
-from exporter.config.load_config import load, load_tasks
+from exporter.config.load import load_config, load_tasks
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.mobizon.client import MAX_BODY
