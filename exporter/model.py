@@ -155,6 +155,11 @@ class TaskView:
     speed: float | None = None
     failure: Failure | None = None
     finished_at: float | None = None  # when it was first seen finished
+    set_back: float = 0.0  # seconds that the clock has been set back by since the reading was taken
+
+    def age(self, now: float) -> float | None:
+        """Seconds since its reading was taken, at `now` (Unix seconds)."""
+        return max(0.0, now - self.reading.taken_at + self.set_back) if self.reading else None
 
     @property
     def state(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ApiError
 from exporter.model import AccountView, Failure, Reading, Status, TaskSource, TaskView
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from exporter.refresh.schedule import Schedule
     from exporter.refresh.task import Budget, InFlight, TaskState
     from exporter.refresh.waits import Timer
+
+MIN_SET_BACK: Final = 5.0  # seconds; clocks that are read one after the other differ a little each time
 
 
 class AccountState:
@@ -153,16 +155,26 @@ class AccountState:
 
     def _task_view(self, task: TaskState, at: Instant, stale_after: float) -> TaskView:
         view = self._views.get(task.spec.id)
-        stale = self._is_stale(task, view, at, stale_after)
+        stale, set_back = self._is_stale(task, view, at, stale_after), _set_back(task, at)
         if (
             view is None
             or view.stale is not stale
+            or view.set_back != set_back
             or view.spec is not task.spec
             or view.reading is not task.reading
             or view.failure is not task.failure
         ):  # else the same one, so that it need not be rendered again
             view = self._views[task.spec.id] = TaskView(
-                task.spec, task.reading, stale, task.changed_at, task.speed, task.failure, task.finished_at
+                *(
+                    task.spec,
+                    task.reading,
+                    stale,
+                    task.changed_at,
+                    task.speed,
+                    task.failure,
+                    task.finished_at,
+                ),
+                set_back,
             )
         return view
 
@@ -194,6 +206,14 @@ def _dropped(task: TaskState, wall: float, drop_finished_after: float) -> bool:
         and task.spec.source is not TaskSource.REGISTRY
         and wall - task.finished_at >= drop_finished_after
     )
+
+
+def _set_back(task: TaskState, at: Instant) -> float:
+    """How many seconds the clock has been set back by since the reading; 0 if unknown or mere noise."""
+    if task.reading is None or task.read_at == -math.inf:
+        return 0.0
+    difference = (at.elapsed - task.read_at) - (at.wall - task.reading.taken_at)
+    return float(round(difference)) if difference >= MIN_SET_BACK else 0.0
 
 
 def _seconds(begun: float | None, ended: float) -> float | None:

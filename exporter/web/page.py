@@ -209,9 +209,9 @@ def _unmoved(view: TaskView) -> float:
 
 def _times(view: TaskView, kind: str, now: float, say: Phrases) -> Iterator[str]:
     """When it will be done, since when it has not moved, and how old all that is."""
-    if not view.reading:
+    age, t = view.age(now), say.texts
+    if age is None:
         return
-    age, t = now - view.reading.taken_at, say.texts
     if view.seconds_left is not None and kind == "in_progress" and view.seconds_left < MAX_ESTIMATE:
         left = view.seconds_left - age
         # Rounded up to ten seconds: more precision than that would only flicker.

@@ -72,7 +72,7 @@ def _account(account: AccountView) -> dict[str, Any]:
 def task_json(account: str | None, task: TaskView, now: float) -> dict[str, Any]:
     """One task of an account."""
     reading = task.reading
-    age = max(0.0, now - reading.taken_at) if reading else None
+    age = task.age(now)
     left = task.seconds_left
     return {
         "id": task.spec.id,

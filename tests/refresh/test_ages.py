@@ -110,6 +110,31 @@ class TestClocks:
         read(world, scrapes=25)
         assert states(world) == {"unknown"}
 
+    @pytest.mark.parametrize("final", [False, True])
+    def test_the_age_that_is_shown_is_right_after_a_clock_is_set_back(self, *, final: bool) -> None:
+        world = World(account(1))
+        world.api.answer = lambda *_: reading(100, 2) if final else reading()
+        read(world)
+        (view,) = world.view().tasks
+        before = view.age(world.loop.wall())
+        assert before is not None
+        world.loop.wall_offset -= HOUR
+        world.loop.advance(60)
+        (view,) = world.view().tasks
+        assert view.age(world.loop.wall()) == pytest.approx(before + 60, abs=1)
+        world.loop.wall_offset += HOUR / 2
+        world.loop.advance(60)
+        (view,) = world.view().tasks
+        assert (view.age(world.loop.wall()) or 0) >= before + 119, "and never younger"
+
+    def test_clocks_that_differ_a_little_leave_views_as_they_are(self) -> None:
+        world = World(account(1))
+        read(world)
+        (view,) = world.view().tasks
+        for offset in (0.01, -0.02, 1.0, 0.0):
+            world.loop.wall_offset = offset
+            assert world.view().tasks[0] is view
+
     def test_a_clock_that_was_ahead_when_the_reading_was_taken_makes_it_no_younger_either(self) -> None:
         world = World(account(1), stale_after=300.0)
         world.loop.wall_offset = 24 * HOUR

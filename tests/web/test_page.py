@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -270,6 +271,7 @@ def test_the_spacing_and_the_time_of_a_full_refresh_are_told() -> None:
         (task(1, 1, 40, unmoved=600), "unchanged for 10 min"),
         (task(1, 1, 40, age=0), "read just now"),
         (task(1, 1, 40, age=-60), "read just now"),
+        (replace(task(1, 1, 40, age=-3500), set_back=3600), "read 1 min ago"),
         (task(1, 1, 40, age=3 * 86400 + 4 * 3600), "read 3 d 4 h ago"),
         (task(1, 1, 99.99), "99.9%"),
         (task(1, 1, 33.25), "33.2%"),

@@ -128,3 +128,8 @@ def test_it_is_strict_json_whatever_the_names_are() -> None:
     name = '</script>"\u2028\\'
     answer = tasks_json((account(TaskView(TaskSpec(1, name, {"a": name}))),), NOW)
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+
+
+def test_the_age_counts_what_the_clock_has_been_set_back_by() -> None:
+    view = TaskView(TaskSpec(1), reading=Reading(100, 2, NOW + 3540), set_back=3600)
+    assert only_task(view)["age_seconds"] == 60
