@@ -244,11 +244,51 @@ class TestFailures:
         with capture_logs() as logs:
             world = World(tmp_path / "later" / "registry.json")
         assert [log["log_level"] for log in logs] == ["error"]
-        with pytest.raises(RegistryWriteError, match="no such file or directory"):
+        with pytest.raises(RegistryWriteError, match="its folder does not exist"):
             await world.registry.put(None, 5, EMPTY)
         world.path.parent.mkdir()
         assert await world.registry.put(None, 5, EMPTY)
         assert world.on_disk().keys() == {5}
+
+    async def test_what_is_on_a_read_only_disk_is_listed_and_cannot_be_changed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = World(path)
+        await world.registry.put(None, 5, EMPTY)
+        await world.registry.close()
+        content = path.read_bytes()
+        regular = os.open
+
+        def read_only(name: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                raise OSError(errno.EROFS, "Read-only file system", name)
+            return regular(name, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", read_only)
+        with capture_logs() as logs:
+            world = World(path)
+        assert [log["log_level"] for log in logs] == ["info"]
+        assert world.listed() == [5]
+        for attempt in (world.registry.put(None, 6, EMPTY), world.registry.delete(None, 5)):
+            with pytest.raises(RegistryWriteError, match="read-only file system"):
+                await attempt
+        assert (world.listed(), path.read_bytes()) == ([5], content)
+        with pytest.raises(ConfigError, match="another process uses this registry"):
+            World(path)
+        monkeypatch.undo()
+        assert await world.registry.put(None, 6, EMPTY)
+        assert world.on_disk().keys() == {5, 6}
+
+    async def test_a_read_only_disk_without_a_lock_is_told(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(name: str, flags: int, *_: object) -> int:
+            raise OSError(errno.EROFS if flags & os.O_CREAT else errno.ENOENT, os.strerror(errno.EROFS), name)
+
+        monkeypatch.setattr(os, "open", refuse)
+        with capture_logs() as logs:
+            World(path)
+        assert [(log["log_level"], log["error"]) for log in logs] == [("error", "Read-only file system")]
 
     async def test_a_file_that_cannot_be_read_is_never_replaced_by_an_empty_one(self, path: Path) -> None:
         world = World(path)
