@@ -218,9 +218,12 @@ def _version() -> str:
 
 
 def _task_id(value: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,17}", value, re.ASCII):
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {value!r}")
-    return int(value)
+    from exporter.config.settings import check_task_id
+
+    try:
+        return check_task_id(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _path(value: str) -> str:

@@ -144,6 +144,11 @@ def test_an_id_that_is_none_is_a_wrong_flag(probe: Probe, task_id: str) -> None:
     assert caught.value.code == 2
 
 
+def test_an_id_has_as_many_digits_as_in_a_configuration(probe: Probe) -> None:
+    with SimulatorThread(Simulator({10**19 - 1: simulator.stalled(50)}, keys=[KEY])) as sim:
+        assert probe(sim.url, f"--probe={10**19 - 1}").status == 0
+
+
 def test_a_configuration_that_cannot_be_used_is_told(probe: Probe) -> None:
     outcome = probe(URL, text="api: {}\n")
     assert (outcome.status, outcome.out) == (1, "")

@@ -177,7 +177,7 @@ class Simulator:
         key = request.query.get("apiKey", "")
         method = request.path.lower().strip("/").removeprefix("service/")
         given = str(form.get("id", ""))
-        number = int(given) if re.fullmatch("[1-9][0-9]{0,17}", given) else None
+        number = int(given) if re.fullmatch("[1-9][0-9]{0,18}", given) else None
         with self._changed:
             fault = self._fault(number, at - (self._started_at or 0.0)) if method == GET_STATUS else None
             refused = fault is not None and fault.code == TOO_OFTEN
