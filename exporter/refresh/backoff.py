@@ -54,14 +54,11 @@ class Backoff:
             return
         self._failed += 1
         self._unreachable = self._unreachable + 1 if error.reason in _UNREACHABLE else 0
-        broken = (
-            error.scope is Scope.ACCOUNT
-            or self._unreachable >= UNREACHABLE_AFTER
-            or self._failed >= FAILED_AFTER
-        )
+        certain = error.scope is Scope.ACCOUNT or self._unreachable >= UNREACHABLE_AFTER
+        broken = certain or self._failed >= FAILED_AFTER
         if error.scope is Scope.TASK:
             self.up = True
-        elif broken or self.up is None:
+        elif certain or self.active or self.up is None:  # a row of bad tasks is none until a probe fails, too
             self.up = False
         if broken and started >= self._since:  # an answer to an older request says nothing of the probe
             self._delay = min(max(FIRST_ACCOUNT_DELAY, 2 * self._delay), MAX_ACCOUNT_DELAY)

@@ -197,3 +197,17 @@ def test_the_shares_of_starts_hold_in_any_order_of_events(events: list[tuple[str
                 assert while_healthy_due[-HEALTHY_STARTS - 1 :].count(FAILING) <= 1
             due.discard(task)
             task.asked_at = now
+
+
+def test_sixty_bad_tasks_never_pass_for_a_bad_account_while_one_is_answered() -> None:
+    world = World(account(61))
+    world.api.answer = lambda _, task_id: reading() if task_id == 1 else failure(Reason.API_ERROR)
+    seen = set()
+    world.scrape()
+    world.loop.advance(1)
+    for second in range(600):
+        if second % 15 == 0:
+            world.scrape()
+        world.loop.advance(1)
+        seen.add(world.view().up)
+    assert seen == {True}

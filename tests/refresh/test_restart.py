@@ -165,7 +165,7 @@ def test_single_odd_entries_of_the_state_file_are_left_out_and_harm_nothing(tmp_
         api.faults[None] = sim.hang()
         config = write_config(tmp_path, api.url, listed, interval="20ms")
         with ExporterProcess("--config.file", str(config), "--state.file", str(state)) as exporter:
-            exporter.wait_for_line(f"State file has entries that cannot be used.* entries={len(odd)}")
+            exporter.wait_for_line(f"State file has invalid entries, ignoring them.* entries={len(odd)}")
             samples = Samples(exporter.scrape(1.0))
             assert [labels["task_id"] for labels, _ in samples.all("mobizon_task_status")] == ["1"]
             for path in ("/", "/api/v1/tasks"):
