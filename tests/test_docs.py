@@ -703,7 +703,7 @@ def _measured(readme: str) -> list[str]:
             "этот экспортёр",
             "все задачи при каждом опросе, по очереди",
             "все сразу",
-            "цель на задачу",
+            "отдельный target на задачу",
         ),
     }[readme]
     return [value for _, *values in table(readme, *head) for value in values]
