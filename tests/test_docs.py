@@ -598,10 +598,13 @@ FIGURES = [
         f"for {task.FIRST_TASK_DELAY:g} s, doubling up to {task.MAX_TASK_DELAY / 60:g} minutes",
     ),
     ("docs/design.md", f"left alone for {backoff.FIRST_ACCOUNT_DELAY:g} s, doubling up to a minute"),
-    ("docs/design.md", f"{pacing.JITTER_MARGIN_STEP * 100:g} % of margin"),
-    ("docs/design.md", f"within {pacing.CONTENTION_WITHIN} requests"),
-    ("docs/design.md", f"by {(pacing.CONTENTION_STEP - 1) * 100:.1f} %"),
-    ("docs/design.md", f"grows to about {pacing.MAX_OUTAGE_SPACING:g} s"),
+    ("docs/design.md", f"sets it to {pacing.FIRST_MARGIN * 100:g} % of the interval"),
+    ("docs/design.md", f"multiplies it by {pacing.MARGIN_GROWTH:g}"),
+    ("docs/design.md", f"within {pacing.LONE_AFTER:g} intervals"),
+    ("docs/design.md", f"adds {pacing.CONTENTION_STEP * 100:g} %"),
+    ("docs/design.md", f"After {pacing.PROBE_AFTER:g} intervals"),
+    ("docs/design.md", f"falls by {pacing.PROBE_DECAY * 100:g} %"),
+    ("docs/design.md", f"every {pacing.MIN_OUTAGE_SPACING:g} to {pacing.MAX_OUTAGE_SPACING:g} intervals"),
     ("docs/design.md", f"up to {pacing.MAX_RETRY_AFTER:g} s"),
     ("docs/metrics.md", f"{backoff.UNREACHABLE_AFTER} connection failures"),
     ("README.md", "Python 3.11 or newer"),
@@ -620,7 +623,7 @@ def test_figures_that_the_list_above_takes_for_granted() -> None:
     assert flags()["--scrape.timeout-offset"].default == 0.5
     assert routes.WAIT_WITHOUT_HEADER == 9.5
     assert backoff.MAX_ACCOUNT_DELAY == 60
-    assert pacing.OUTAGE_AFTER == 10
+    assert (pacing.OUTAGE_AFTER, pacing.STARVED_AFTER) == (16, 5)
 
 
 def test_what_two_exporters_on_one_key_get_is_that_of_the_simulation() -> None:

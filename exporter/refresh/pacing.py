@@ -4,11 +4,11 @@ Mobizon documents one taskqueue/getStatus call a second and key; how it enforces
 works under three models of it, which tests/support/pacing_simulation.py simulates, alone and with other
 clients of the same key:
 
-* Jitter: a lone refusal comes from network jitter at the edge of the limit. It adds a margin of some percent,
-  which decays.
-* Contention: refusals in quick succession mean that another client uses the key. The spacing grows, and a
-  random shift keeps two exporters from staying in step. When refusals have been absent for much longer than
-  is typical, the other client may have stopped: the spacing falls quickly, and is restored if it had not.
+* Jitter: a lone refusal comes from network jitter at the edge of the limit. The margin finds the size of the
+  jitter: the first refusal sets it high, it decays quickly to where refusals begin, and slowly from then on.
+* Contention: refusals in quick succession mean that another client uses the key. Each adds spacing, and a
+  random shift keeps two exporters from staying in step. After a time without refusals the pacer probes if the
+  other client has stopped: the added spacing falls, and the next refusal restores it.
 * Outage: refusals and nothing else. Requests become rare while it lasts; afterwards the spacing is as before,
   because an outage says nothing about the rate.
 """
@@ -21,24 +21,27 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import random
 
-# Chosen by a search over tests/support/pacing_simulation.py; the factors are of the configured interval.
-JITTER_MARGIN_STEP: Final = 0.03  # margin that a lone refusal adds
-JITTER_MARGIN_DECAY: Final = 0.0001  # margin that an answer takes back
-MAX_JITTER_MARGIN: Final = 0.25
-CONTENTION_WITHIN: Final = 25  # answers: a refusal sooner after the last one is not jitter
-CONTENTION_STEP: Final = 1.025
-CONTENTION_DECAY: Final = 0.001
-MAX_CONTENTION: Final = 4.0
-ALONE_AFTER: Final = 7  # times the typical gap, plus the next line, in answers without a refusal
-ALONE_AFTER_EXTRA: Final = 10
-ALONE_DECAY: Final = 0.2  # share of the added spacing that each answer takes back
-RESUME_SHARE: Final = 0.95  # of the added spacing, restored if the other client had not stopped
-INITIAL_TYPICAL_GAP: Final = 20.0
-MAX_TYPICAL_GAP: Final = 40
-TYPICAL_GAP_WEIGHT: Final = 0.05
-MAX_SHIFT: Final = 0.8  # added once after a refusal
-OUTAGE_AFTER: Final = 10  # refusals in a row
-MAX_OUTAGE_SPACING: Final = 5.0  # intervals
+# Chosen by a search over tests/support/pacing_simulation.py. Shares and times are of the configured interval.
+FIRST_MARGIN: Final = 0.06
+MIN_MARGIN: Final = 0.001  # less is none
+MAX_MARGIN: Final = 0.12
+MARGIN_GROWTH: Final = 1.2  # with each refusal that may come from jitter
+MARGIN_DECAY: Final = 0.0001  # share that an answer takes back
+MARGIN_SEARCH_DECAY: Final = 0.015  # the same while the size of the jitter is not known
+LONE_AFTER: Final = 6.0  # time without refusals after which one is a lone refusal
+CONTENTION_STEP: Final = 0.04
+CONTENTION_DECAY: Final = 0.0012  # what an answer takes back
+MIN_CONTENTION: Final = 0.01  # less is none
+MAX_CONTENTION: Final = 3.0
+JITTER_BELOW: Final = 0.1  # with more contention in force, a refusal says nothing about jitter
+PROBE_AFTER: Final = 100.0  # time without refusals
+PROBE_DECAY: Final = 0.12  # share of the contention in force that an answer takes back while probing
+MIN_SHIFT: Final = 0.4  # added once after a refusal
+MAX_SHIFT: Final = 0.5
+STARVED_AFTER: Final = 5  # refusals in a row; further ones do not tell more about the rate
+OUTAGE_AFTER: Final = 16  # refusals in a row
+MIN_OUTAGE_SPACING: Final = 4.05
+MAX_OUTAGE_SPACING: Final = 4.3
 MAX_OUTAGE_SECONDS: Final = 60.0
 MAX_RETRY_AFTER: Final = 60.0  # seconds
 
@@ -50,12 +53,12 @@ class Pacer:
         self.interval = interval
         self._rng = rng
         self._margin = 0.0
-        self._contention = 1.0
-        self._resume_at = 1.0  # the contention factor before its quick fall; 1: it is not falling
-        self._before_outage = 1.0
-        self._typical_gap = INITIAL_TYPICAL_GAP  # answers between refusals, a moving average
-        self._accepted_since = CONTENTION_WITHIN  # answers since the last refusal
-        self._refused_in_row = 0  # refusals in a row
+        self._margin_decay = MARGIN_SEARCH_DECAY
+        self._contention = 0.0
+        self._probe = 1.0  # share of the contention that is in force; less than 1 while probing
+        self._before_outage = 0.0  # the contention
+        self._quiet = LONE_AFTER  # time without refusals
+        self._refused = 0  # refusals in a row
         self._pause = 0.0  # added once after a refusal; in an outage, replaces the spacing
         self._started = -math.inf
         self._not_before = -math.inf
@@ -63,14 +66,14 @@ class Pacer:
     @property
     def outage(self) -> bool:
         """Whether the last requests have all been refused."""
-        return self._refused_in_row >= OUTAGE_AFTER
+        return self._refused >= OUTAGE_AFTER
 
     @property
     def spacing(self) -> float:
         """The spacing in force: seconds from the start of a request to the start of the next."""
         if self.outage:
             return min(self.interval * self._pause, max(self.interval, MAX_OUTAGE_SECONDS))
-        return self.interval * (1 + self._margin) * self._contention
+        return self.interval * (1 + self._margin) * (1 + self._contention * self._probe)
 
     @property
     def earliest(self) -> float:
@@ -92,37 +95,31 @@ class Pacer:
         """A request was answered and not refused, whatever the answer says about its task."""
         if self.outage:
             self._contention, self._pause = self._before_outage, 0.0
-        self._refused_in_row = 0
-        self._accepted_since += 1
-        self._margin = max(0.0, self._margin - JITTER_MARGIN_DECAY)
-        if self._accepted_since <= ALONE_AFTER * self._typical_gap + ALONE_AFTER_EXTRA:
-            self._contention = max(1.0, self._contention - CONTENTION_DECAY)
-            return
-        self._resume_at = max(self._resume_at, self._contention)
-        self._contention = 1 + (self._contention - 1) * (1 - ALONE_DECAY)
-        if self._contention < 1 + JITTER_MARGIN_STEP:
-            self._contention = self._resume_at = 1.0
+        self._refused = 0
+        self._quiet += self.spacing / self.interval
+        if not self._contention:
+            self._margin *= (1 - self._margin_decay) if self._margin > MIN_MARGIN else 0
+        elif self._quiet > PROBE_AFTER:
+            self._probe *= 1 - PROBE_DECAY
+        else:
+            self._contention -= CONTENTION_DECAY
+        if self._contention * self._probe < MIN_CONTENTION:
+            self._contention, self._probe = 0.0, 1.0
 
     def refused(self, now: float, retry_after: float = 0.0) -> None:
         """A request was refused as too early; `retry_after` is the server's Retry-After in seconds."""
-        if self._resume_at > 1.0:
-            self._contention = max(self._contention, 1 + (self._resume_at - 1) * RESUME_SHARE)
-            self._resume_at = 1.0
-        elif self._accepted_since >= CONTENTION_WITHIN:
-            self._margin = min(MAX_JITTER_MARGIN, self._margin + JITTER_MARGIN_STEP)
-        elif not self.outage:
-            self._contention = min(MAX_CONTENTION, self._contention * CONTENTION_STEP)
-        if self._refused_in_row == 0:
+        lone = self._quiet >= LONE_AFTER and not self._contention
+        self._margin_decay = MARGIN_DECAY if lone and self._margin else MARGIN_SEARCH_DECAY
+        if self._contention * self._probe < JITTER_BELOW:
+            self._margin = min(MAX_MARGIN, self._margin * MARGIN_GROWTH or FIRST_MARGIN)
+        if self._probe < 1:
+            self._probe = 1.0
+        elif not lone and self._refused < STARVED_AFTER:
+            self._contention = min(MAX_CONTENTION, self._contention + CONTENTION_STEP)
+        if self._refused == 0:
             self._before_outage = self._contention
-        self._refused_in_row += 1
-        self._typical_gap += TYPICAL_GAP_WEIGHT * (
-            min(self._accepted_since, MAX_TYPICAL_GAP) - self._typical_gap
-        )
-        self._accepted_since = 0
-        if self.outage:
-            self._pause = min(
-                MAX_OUTAGE_SPACING, self._refused_in_row - OUTAGE_AFTER + 2
-            ) * self._rng.uniform(0.8, 1.2)
-        else:
-            self._pause = self._rng.uniform(0, MAX_SHIFT)
+        self._refused += 1
+        self._quiet = 0.0
+        low, high = (MIN_OUTAGE_SPACING, MAX_OUTAGE_SPACING) if self.outage else (MIN_SHIFT, MAX_SHIFT)
+        self._pause = self._rng.uniform(low, high)
         self._not_before = max(self._not_before, now + min(retry_after, MAX_RETRY_AFTER))

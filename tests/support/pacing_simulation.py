@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODELS = ("strict", "lenient", "window")
-SEEDS = range(8)
+SEEDS = range(40)
 ROUND_TRIP = 0.08
+JITTERS = (0.005, 0.02, 0.08)  # seconds, at most
 JITTER = 0.02
+LEARNED = 300.0  # seconds after which the margin has found its size
 
 
 class Client(Protocol):
@@ -85,6 +87,7 @@ def simulate(
     seed: int,
     seconds: float = 1800,
     refuse: tuple[float, float] = (0, 0),
+    jitter: float = JITTER,
 ) -> Outcome:
     rng = random.Random(seed)
     clients = make(rng)
@@ -98,7 +101,7 @@ def simulate(
             break
         if sent > clients[which].stops:
             continue
-        at = sent + ROUND_TRIP / 2 + rng.uniform(0, JITTER)
+        at = sent + ROUND_TRIP / 2 + rng.uniform(0, jitter)
         ok = int(at) != int(last) if model == "window" else at - last >= 1.0
         if refuse[0] < at < refuse[1]:
             ok = False
@@ -121,12 +124,22 @@ def main() -> None:
     """Print the mean and the worst seed of each scenario."""
     mean = statistics.mean
     for model in MODELS:
-        for count in (1, 2, 3):
+        for jitter in JITTERS:
+            runs = [simulate(exporters(1), model, seed, jitter=jitter) for seed in SEEDS]
+            used, refused = [run.used() for run in runs], [run.refused() for run in runs]
+            learned = [run.used(since=LEARNED) for run in runs]
+            print(
+                f"{model:8} 1 exporter       used {mean(used):6.1%}"
+                f", after {LEARNED:.0f} s {mean(learned):6.1%}"
+                f"  refused {mean(refused):6.1%} (most {max(refused):6.1%})"
+                f"  jitter {jitter * 1000:.0f} ms: spacing alone {1 / (1 + jitter):.1%}"
+            )
+        for count in (2, 3):
             runs = [simulate(exporters(count), model, seed) for seed in SEEDS]
             used, refused = [run.used() for run in runs], [run.refused() for run in runs]
             shares = [run.fairness() for run in runs]
             print(
-                f"{model:8} {count} exporter{'s' * (count > 1):1}      "
+                f"{model:8} {count} exporters      "
                 f"used {mean(used):6.1%} (least {min(used):6.1%})"
                 f"  refused {mean(refused):6.1%} (most {max(refused):6.1%})"
                 f"  smallest/largest share {mean(shares):.2f} (least {min(shares):.2f})"
