@@ -48,7 +48,7 @@ class Scraping:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_path: Path) -> None:
-    seconds = 110.0
+    seconds = 85.0
     quick = Simulator(scenarios(40), latency=(0.06, 0.1))
     slow = Simulator(scenarios(40), latency=(2.0, 2.0))
     (tmp_path / "quick").mkdir()
