@@ -51,7 +51,8 @@ class ApiSettings:
         default=Interval(1.0), metadata={"doc": "spacing of requests, start to start; Mobizon allows 1s"}
     )
     timeout: Interval = field(
-        default=Interval(5.0), metadata={"doc": "for a whole request, first byte sent to last byte read"}
+        default=Interval(5.0),
+        metadata={"doc": "for connecting, and again from first byte sent to last byte read"},
     )
     ca_file: str | None = field(
         default=None, metadata={"doc": "PEM file of the authorities to trust instead of the usual ones"}
@@ -95,10 +96,12 @@ class ConfigFileSettings:
         default=None, metadata={"doc": "several accounts, instead of `api`, `tasks` and `task_files`"}
     )
     stale_after: Duration = field(
-        default=Duration(300.0), metadata={"doc": "how long last values stay while requests fail"}
+        default=Duration(300.0),
+        metadata={"doc": "how long last values stay while requests fail; never under two full refreshes"},
     )
     drop_finished_after: Duration = field(
-        default=Duration(0.0), metadata={"doc": "how long finished tasks stay listed; `0s`: for ever"}
+        default=Duration(0.0),
+        metadata={"doc": "how long finished tasks stay; `0s`: for ever. Not for registered tasks"},
     )
 
 
