@@ -155,15 +155,13 @@ def reads_like(document: str) -> str:
 
 
 INTEGRATION = "docs/integration.md"
-KINDS = {"sh", "console", "yaml", "php", "promql", "text"}
+KINDS = {"sh", "console", "yaml", "promql", "text"}
 """`text` is a diagram, a formula or an output; those of outputs are compared by tests of their own."""
-PROGRAMS = {"bash", "php", "python"}
-"""Whole programs, which tests/test_integration.py runs."""
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_snippet_is_of_a_kind_that_is_tested(block: Block) -> None:
-    assert block.language in KINDS | (PROGRAMS if block.document == INTEGRATION else set())
+    assert block.language in KINDS
     if block.language == "yaml":
         assert kind_of(block.name)
 

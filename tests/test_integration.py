@@ -1,4 +1,4 @@
-"""The programs of docs/integration.md, run against the simulated Mobizon, and exporters real and scripted."""
+"""The programs of docs/examples, run against the simulated Mobizon, and exporters real and scripted."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXT = (ROOT / "docs/integration.md").read_text("utf-8")
+EXAMPLES = ROOT / "docs/examples"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PROGRAMS = {
     "campaign.sh": ("sh", ("curl", "jq")),
@@ -38,14 +39,10 @@ PROGRAMS = {
 EACH_PROGRAM = pytest.mark.parametrize("program", PROGRAMS)
 
 
-def files() -> dict[str, str]:
-    """The files that the page consists of, by the names in their first lines."""
-    found = {}
-    for _, text in BLOCKS:
-        head = re.match(r"(?:#!/bin/sh\n# |<\?php // |\"\"\")([\w/-]+\.(?:sh|php|py))", text)
-        if head:
-            found[head[1]] = text
-    return found
+def test_the_page_links_to_every_program() -> None:
+    assert set(re.findall(r"\]\(examples/([^)]+)\)", TEXT)) == {
+        path.name for path in EXAMPLES.iterdir() if path.is_file()
+    }
 
 
 @dataclass
@@ -75,9 +72,7 @@ class Workplace:
         (self.folder / "mobizon_key").write_text(f"{self.key}\n")
         (self.folder / "vendor").mkdir(exist_ok=True)
         shutil.copy(ROOT / "tests/support/mobizon_api.php", self.folder / "vendor/autoload.php")
-        for name, text in files().items():
-            if "/" not in name:
-                (self.folder / name).write_text(text)
+        shutil.copytree(EXAMPLES, self.folder, dirs_exist_ok=True)
         return subprocess.Popen(
             [command, program, "1", groups],
             cwd=self.folder,
@@ -357,8 +352,7 @@ def test_a_campaign_that_mobizon_does_not_send_fails(program: str, tmp_path: Pat
 @pytest.mark.parametrize("wait", [200, 504, 503, 409, 404, 500])
 def test_the_job_does_with_each_answer_what_it_should(wait: int, loaded: Workplace) -> None:
     php = need("php")
-    job = loaded.folder / "SendCampaign.php"
-    job.write_text(files()["app/Jobs/SendCampaign.php"])
+    job = EXAMPLES / "SendCampaign.php"
     subprocess.run([php, "-l", str(job)], check=True, capture_output=True)
     url = f"{loaded.mobizon.url}/service/campaign/addRecipients?output=json&api=v1&apiKey={DEMO_KEY}"
     requests.post(url, data={"id": 1, "recipientGroups": 7}, timeout=10)

@@ -1,5 +1,5 @@
 <?php
-// Stands in for the parts of Laravel that the job of docs/integration.md uses. Runs handle() once:
+// Stands in for the parts of Laravel that docs/examples/SendCampaign.php uses. Runs handle() once:
 // laravel.php JOB_FILE EXPORTER; prints what became of the job, as JSON.
 
 namespace Illuminate\Contracts\Queue {
