@@ -15,16 +15,26 @@ from exporter.simulator import (
     flaky,
     growing,
     hang,
+    http,
     missing,
+    refuse,
     rejected,
     repeating,
+    reset,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from multiprocessing.connection import Connection
 
-    from exporter.simulator import Scenario
+    from exporter.simulator import Fault, Scenario
+
+OUTAGES: Mapping[str, Fault] = {
+    "http_5xx": http(503),
+    "refused": refuse(),
+    "hanging": hang(),
+    "reset": reset(),
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Api:
     eventful: bool = False
     seed: int = 0
     jitter: float = 0.0  # seconds, at most, that a request is late
+    history: int = 1  # requests that are remembered, for `Apis.arrivals`
 
 
 class Counts(NamedTuple):
@@ -82,6 +93,17 @@ class Apis:
         moment: float = self._pipe.recv()
         return moment
 
+    def fail(self, api: int, outage: str | None) -> None:
+        """From now on every request meets this one of `OUTAGES`; with None that is over."""
+        self._pipe.send(("fail", api, outage))
+        self._pipe.recv()
+
+    def arrivals(self, api: int) -> list[tuple[float, str]]:
+        """When each remembered request arrived, in seconds of the monotonic clock, and its key."""
+        self._pipe.send(("arrivals", api))
+        arrivals: list[tuple[float, str]] = self._pipe.recv()
+        return arrivals
+
 
 def _serve(apis: Sequence[Api], certificate: tuple[str, str] | None, pipe: Connection) -> None:
     tls = None
@@ -101,10 +123,16 @@ async def _serving(simulators: Sequence[Simulator], pipe: Connection) -> None:
         if command[0] == "counts":
             cpu = time.process_time()
             pipe.send([(now, simulator.accepted, simulator.refused, cpu) for simulator in simulators])
-        else:
+        elif command[0] == "reject":
             _, api, task = command
             simulators[api].scenarios[task] = rejected()
             pipe.send(now)
+        elif command[0] == "fail":
+            _, api, outage = command
+            simulators[api].faults[None] = OUTAGES[outage] if outage else _odd_answers()
+            pipe.send(now)
+        else:
+            pipe.send([(request.at, request.key) for request in simulators[command[1]].requests])
 
 
 def _simulator(api: Api, tls: ssl.SSLContext | None) -> Simulator:
@@ -116,13 +144,17 @@ def _simulator(api: Api, tls: ssl.SSLContext | None) -> Simulator:
         latency=api.latency,
         jitter=api.jitter,
         seed=api.seed,
-        history=1,
+        history=api.history,
         tls=tls,
     )
     if api.eventful:
-        simulator.faults[None] = code(3).only(every=101)
+        simulator.faults[None] = _odd_answers()
         simulator.faults[11] = hang()
     return simulator
+
+
+def _odd_answers() -> Fault:
+    return code(3).only(every=101)
 
 
 def _scenario(task: int, *, eventful: bool) -> Scenario:

@@ -1,8 +1,9 @@
-"""Half an hour at twenty times the usual speed: whether anything piles up."""
+"""Two hours at twenty times the usual speed: whether anything piles up, and requests keep their distance."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -11,17 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 
 from benchmarks.apis import Api, Apis
-from benchmarks.measured import REQUESTS, Probe, account, exporting, scrape
+from benchmarks.measured import REQUESTS, Probe, exporting, scrape
 from benchmarks.report import Figure
+from benchmarks.soak_events import KEYS, Events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SPEED = 20
-MINUTES = 30.0
+MINUTES = 120.0
 TASKS = 40
 KNOWN = 20_000
-KEY = "key"
 SCRAPED_EVERY = 15.0 / SPEED  # seconds
 LISTED_FOR = 4.0  # seconds, until the list of tasks moves on by one
 SEEN_EVERY = 15.0  # seconds
@@ -38,10 +39,22 @@ class Seen(NamedTuple):
     requests: int
 
 
+class Soaked(NamedTuple):
+    """`arrivals` of requests at the API by key, in seconds; `refused` of `requests`; see `Events`."""
+
+    seen: list[Seen]
+    arrivals: dict[str, list[float]]
+    requests: int
+    refused: int
+    answers: dict[str, int]
+    lost: list[str]
+
+
 def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - once is long enough
-    """Tasks come, end, fail and go; the page is looked at, the state is kept, the file is read again."""
-    minutes = 2.0 if quick else MINUTES
-    seen = _soak(minutes)
+    """Tasks come, end, fail and go; programs register and wait; files, keys and the API break and mend."""
+    minutes = 4.0 if quick else MINUTES
+    soaked = _soak(minutes, hurry=5.0 if quick else 1.0)
+    seen = soaked.seen
     settled = [each for each in seen if each.at >= minutes / 3]
     middle, last = settled[: len(settled) // 2], settled[len(settled) // 2 :]
     before = max(each.memory for each in middle)
@@ -53,37 +66,81 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
         early, late = ([getattr(each, name) for each in part] for part in (middle, last))
         told = f"most of the second third {max(early)}, of the last {max(late)}"
         yield Figure(name, under, early + late, "", told)
-    rate = (seen[-1].requests - seen[0].requests) / (seen[-1].at - seen[0].at) / 60
-    yield Figure("requests a second", under, [rate], "", f"limit {SPEED}")
+    closest, most = _closest(soaked.arrivals)
+    yield Figure("requests a second", under, [soaked.requests / minutes / 60], "", f"limit {SPEED}")
+    yield Figure(
+        "most requests of a key in a second", under, [most], "", f"limit {SPEED}, one more by jitter"
+    )
+    yield Figure(
+        "closest two requests of a key", under, [closest * 1000], "ms", f"{1000 / SPEED:g} ms less jitter"
+    )
+    yield Figure("requests refused", under, [100 * soaked.refused / soaked.requests], "%", "outages included")
+    ends = ", ".join(f"{count:,} {end}" for end, count in sorted(soaked.answers.items()))
+    yield Figure("waits answered", under, [sum(soaked.answers.values())], "", ends)
+    yield Figure(
+        "requests of programs lost", under, [len(soaked.lost)], "", "; ".join(["limit 0", *soaked.lost[:5]])
+    )
 
 
-def _soak(minutes: float) -> list[Seen]:
+def _closest(arrivals: dict[str, list[float]]) -> tuple[float, int]:
+    """The least distance of two requests of one key, and the most requests in any second."""
+    closest, most = 1.0, 0
+    for times in arrivals.values():
+        first = 0
+        for at, time_ in enumerate(times):
+            if at:
+                closest = min(closest, time_ - times[at - 1])
+            while time_ - times[first] >= 1.0:
+                first += 1
+            most = max(most, at - first + 1)
+    return closest, most
+
+
+def _soak(minutes: float, hurry: float) -> Soaked:
     seen: list[Seen] = []
-    with (
-        Apis([Api(KNOWN, (KEY,), (0.02, 0.3), interval=1 / SPEED, eventful=True)]) as apis,
-        tempfile.TemporaryDirectory() as temp,
-    ):
-        path, first = Path(temp) / "config.yaml", itertools.count(1)
+    api = Api(KNOWN, KEYS, (0.02, 0.3), interval=1 / SPEED, eventful=True, history=1_000_000)
+    with Apis([api]) as apis, tempfile.TemporaryDirectory() as temp:
+        folder, first = Path(temp), itertools.count(1)
 
         def listed() -> str:
             start = next(first)
-            return account(apis.urls[0], KEY, range(start, start + TASKS), interval=1 / SPEED)
+            interval = f"{1000 // SPEED}ms"
+            return json.dumps(
+                {
+                    "api": {"url": apis.urls[0], "key_file": f"{temp}/key", "request_interval": interval},
+                    "tasks": list(range(start, start + TASKS)),
+                }
+            )
 
-        flags = (f"--state.file={temp}/state.json",)
-        with exporting(Path(temp), listed(), *flags) as (exporter, probe):
+        (folder / "key").write_text(KEYS[-1])
+        flags = (
+            f"--state.file={temp}/state.json",
+            f"--registry.file={temp}/registry.json",
+            "--registry.keep-finished=2m",
+            "--web.enable-lifecycle",
+        )
+        with exporting(folder, listed(), *flags) as (exporter, probe):
+            events = Events(exporter, apis, folder / "key", folder / "config.yaml", hurry=hurry)
             began = time.monotonic()
             for beat in itertools.count():
                 time.sleep(max(0.0, began + beat * SCRAPED_EVERY - time.monotonic()))
                 passed = time.monotonic() - began
                 if passed > minutes * 60:
                     break
-                text, _ = scrape(f"{exporter.url}/metrics", 0.6, 10)
+                if passed > (beat + 2) * SCRAPED_EVERY:
+                    continue  # after a suspension
+                text, _ = scrape(f"{exporter.url}/metrics", 0.6, 30)
                 if beat % round(LISTED_FOR / SCRAPED_EVERY) == 0:
-                    path.write_text(listed())
-                    requests.get(exporter.url, timeout=10).raise_for_status()
+                    (folder / "config.yaml").write_text(listed())
+                    requests.get(exporter.url, timeout=30).raise_for_status()
                 if beat % round(SEEN_EVERY / SCRAPED_EVERY) == 0:
                     seen.append(_look(passed / 60, probe, text))
-    return seen
+                events.beat(passed)
+            events.end()
+        counts, arrivals = apis.counts()[0], apis.arrivals(0)
+    by_key = {key: [at for at, of in arrivals if of == key] for key in KEYS}
+    requested = len(arrivals)
+    return Soaked(seen, by_key, requested, counts.refused, dict(events.answers), events.lost)
 
 
 def _look(at: float, probe: Probe, text: str) -> Seen:
