@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 
-.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench tools clean
+.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench mutants tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -57,10 +57,14 @@ screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs C
 bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
 	$(BIN)/python -m benchmarks $(BENCH)
 
+mutants: $(VENV)/.development  ## test the tests by mutating what decides; MODULES="refresh/pacing" for a part
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,mutation]'
+	$(BIN)/python tests/support/mutants.py $(MODULES)
+
 tools:  ## build promtool of Prometheus 3 and helm, which some tests need (needs Go)
 	mkdir -p .tools
 	cd .ci/tools && CGO_ENABLED=0 go build -buildvcs=false -tags remove_all_sd -trimpath -ldflags='-s -w' -o ../../.tools/ \
 	  github.com/prometheus/prometheus/cmd/promtool helm.sh/helm/v3/cmd/helm
 
 clean:  ## remove what the other targets made
-.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench tools clean
+	rm -rf $(VENV) $(VENV)-lowest .coverage .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist

@@ -6,6 +6,7 @@ those of Mobizon's API documentation ("API response codes") and of its published
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -69,8 +70,9 @@ def _error(code: int, data: Any, message: Any, key: str) -> ApiError:
         # masked before it is cut, for half a key would not be found any more
         detail += f": {printable(mask(message, key))}"
     if reason is Reason.WRONG_HOST:
-        host = _HOST.search(json.dumps(data)[:_MAX_SEARCHED])
-        detail += f"; the account's host is {host.group()}" if host else ""
+        with contextlib.suppress(RecursionError):  # writing may be able to nest less deeply than reading
+            host = _HOST.search(json.dumps(data)[:_MAX_SEARCHED])
+            detail += f"; the account's host is {host.group()}" if host else ""
     return ApiError(reason, detail, scope=Scope.TASK if code in _ABOUT_PARAMETERS else None)
 
 

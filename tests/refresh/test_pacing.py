@@ -1,80 +1,16 @@
-"""The pacing's arithmetic, and its targets in the simulation."""
+"""The pacing's arithmetic; its targets are in test_pacing_targets.py."""
 
-import itertools
 import random
-import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.refresh.pacing import PROBE_AFTER, Pacer
-from tests.support.pacing_simulation import (
-    JITTERS,
-    LEARNED,
-    MODELS,
-    SEEDS,
-    exporters,
-    simulate,
-    with_script,
-)
 
 
 def pacer(interval: float = 1.0) -> Pacer:
     return Pacer(interval, random.Random(1))
-
-
-def mean(values: list[float]) -> float:
-    return statistics.mean(values)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_a_lone_exporter_uses_the_budget(model: str) -> None:
-    runs = [simulate(exporters(1), model, seed) for seed in SEEDS]
-    assert min(run.used() for run in runs) >= 0.95
-    assert max(run.refused() for run in runs) <= 0.02
-
-
-@pytest.mark.parametrize("jitter", JITTERS)
-@pytest.mark.parametrize("model", MODELS)
-def test_the_margin_finds_the_size_of_the_jitter(model: str, jitter: float) -> None:
-    """Within half a point of what spacing alone can do, and little less while it learns."""
-    runs = [simulate(exporters(1), model, seed, jitter=jitter) for seed in SEEDS]
-    best = 1 / (1 + jitter)
-    assert mean([run.used(since=LEARNED) for run in runs]) >= best - 0.005
-    assert mean([run.used() for run in runs]) >= best - 0.006
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_two_exporters_share_one_key(model: str) -> None:
-    runs = [simulate(exporters(2), model, seed) for seed in SEEDS]
-    assert mean([run.used() for run in runs]) >= 0.75
-    assert mean([run.refused() for run in runs]) <= 0.12
-    assert min(run.used() for run in runs) >= 0.60
-    assert min(run.fairness() for run in runs) >= 0.40
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_none_of_three_exporters_on_one_key_starves(model: str) -> None:
-    runs = [simulate(exporters(3), model, seed) for seed in SEEDS]
-    assert min(run.used() for run in runs) >= 0.45
-    assert min(run.fairness() for run in runs) >= 0.25
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_requests_become_rare_in_an_outage_and_recover_after_it(model: str) -> None:
-    for seed in SEEDS:
-        run = simulate(exporters(1), model, seed, refuse=(300, 420))
-        during = [at for at, _ in run.times[0] if 330 < at < 420]
-        assert len(during) <= 90 / 4
-        assert max(b - a for a, b in itertools.pairwise(during)) <= 60
-        assert run.used(since=420 + 120) >= 0.95
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_the_budget_is_used_again_after_a_script_that_ignores_refusals_stops(model: str) -> None:
-    runs = [simulate(with_script(until=900), model, seed) for seed in SEEDS]
-    assert min(run.used(since=900 + 180, client=0) for run in runs) >= 0.95
 
 
 def test_the_first_request_may_start_at_once() -> None:
@@ -103,12 +39,60 @@ def test_a_lone_refusal_adds_a_margin_that_decays() -> None:
     assert p.spacing == 1.0
 
 
-def test_refusals_in_quick_succession_widen_the_spacing() -> None:
+def test_an_answer_takes_little_of_the_margin_back_and_less_once_it_was_found_too_small() -> None:
     p = pacer()
-    for _ in range(30):
-        p.refused(0.0)
+    p.refused(0.0)
+    p.accepted()
+    assert p.spacing == pytest.approx(1 + 0.06 * 0.985)
+    for _ in range(6):
         p.accepted()
-    assert p.spacing > 1.5
+    margin = p.spacing - 1
+    p.refused(0.0)
+    assert p.spacing == pytest.approx(1 + 1.2 * margin)
+    for _ in range(100):
+        p.accepted()
+    assert p.spacing == pytest.approx(1 + 1.2 * margin, abs=0.001)
+
+
+def test_a_request_after_a_refusal_is_shifted_by_half_an_interval_once() -> None:
+    p = pacer(2.0)
+    p.started(100.0)
+    p.refused(100.1)
+    assert 100 + p.spacing + 0.8 <= p.earliest <= 100 + p.spacing + 1.0
+    p.started(105.0)
+    assert p.earliest == 105 + p.spacing
+
+
+def test_refusals_in_a_row_widen_the_spacing_the_first_five_times() -> None:
+    p, spacings = pacer(), []
+    for _ in range(10):
+        p.refused(0.0)
+        spacings.append(p.spacing)
+    assert spacings[:3] == pytest.approx([1.06, 1.072 * 1.04, 1.0864 * 1.08])
+    assert spacings[4:] == pytest.approx([1.10368 * 1.16] * 6)
+
+
+def test_an_answer_takes_a_little_of_the_contention_back_and_none_of_the_margin() -> None:
+    p = pacer()
+    p.refused(0.0)
+    p.refused(0.0)
+    for _ in range(10):
+        p.accepted()
+    assert p.spacing == pytest.approx(1.072 * (1.04 - 10 * 0.0012))
+
+
+@pytest.mark.parametrize("interval", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("answers", "lone"), [(5, False), (6, True)])
+def test_a_refusal_is_lone_six_intervals_after_the_one_before(
+    interval: float, answers: int, lone: bool
+) -> None:
+    p = pacer(interval)
+    p.refused(0.0)
+    for _ in range(answers):
+        p.accepted()
+    margin = 0.06 * 0.985**answers * 1.2
+    p.refused(0.0)
+    assert p.spacing == pytest.approx(interval * (1 + margin) * (1.0 if lone else 1.04))
 
 
 def contended() -> Pacer:
@@ -128,6 +112,9 @@ def test_the_spacing_falls_after_a_time_without_refusals() -> None:
     for _ in range(60):
         p.accepted()
     assert p.spacing < 1.15
+    for _ in range(400):
+        p.accepted()
+    assert p.spacing == 1.0, "and the margin, too"
 
 
 def test_a_refusal_of_a_probe_restores_the_spacing() -> None:
@@ -148,15 +135,28 @@ def test_retry_after_is_honoured_up_to_a_minute() -> None:
     assert p.earliest == 80.0
 
 
+def test_sixteen_refusals_in_a_row_are_an_outage_and_requests_rare_while_it_lasts() -> None:
+    p = pacer(2.0)
+    for _ in range(2):
+        outages = []
+        for _ in range(16):
+            p.refused(0.0)
+            outages.append(p.outage)
+        assert outages == [False] * 15 + [True]
+        p.started(100.0)
+        assert 2 * 4.05 <= p.spacing <= 2 * 4.3
+        assert p.earliest == 100 + p.spacing
+        p.accepted()
+        assert p.outage is False
+
+
 def test_the_first_answer_after_an_outage_restores_the_spacing() -> None:
     p = pacer()
+    p.started(0.0)
     for _ in range(200):
         p.refused(0.0)
-    assert p.outage
-    assert p.spacing >= 4.0
     p.accepted()
-    assert p.spacing < 1.15
-    assert p.earliest < 1.15
+    assert p.earliest == p.spacing == pytest.approx(1 + 0.10368 * 0.985)
 
 
 @given(
