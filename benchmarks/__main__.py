@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measures, and prints a table.
 
 With `--only` a part of it; with `--write` the rows of what was measured take the place of the former ones in
-docs/performance.md. `--quick` tries whether everything runs, and its figures mean little.
+docs/performance.md, and its summary and the READMEs follow. `--quick` tries whether everything runs, and its
+figures mean little.
 """
 
 from __future__ import annotations
@@ -15,16 +16,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import accounts, growth, pacing, report, scrapes, soak
+from benchmarks import accounts, growth, netem, pacing, report, scrapes, soak, summary
 from benchmarks.report import HEAD
 from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PARTS = {"pacing": pacing, "scrapes": scrapes, "accounts": accounts, "growth": growth, "soak": soak}
+PARTS = {
+    "pacing": pacing,
+    "netem": netem,
+    "accounts": accounts,
+    "scrapes": scrapes,
+    "growth": growth,
+    "soak": soak,
+}
 UNASKED = [part for part in PARTS if part != "soak"]  # a soak takes two hours
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = summary.TABLES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,11 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{machine()}\n\n{HEAD}", end="", flush=True)
     for part in flags.only or UNASKED:
         lines = ""
-        for line in report.lines(PARTS[part].measure(flags.repeat, quick=flags.quick)):
-            print(line, end="", flush=True)
-            lines += line
+        try:
+            for line in report.lines(PARTS[part].measure(flags.repeat, quick=flags.quick)):
+                print(line, end="", flush=True)
+                lines += line
+        except report.Skipped as skipped:
+            print(f"{part} is skipped: {skipped}", flush=True)
+            continue
         if flags.write:
             PAGE.write_text(with_rows(PAGE.read_text(), part, lines))
+    if flags.write:
+        summary.write()
     return 0
 
 

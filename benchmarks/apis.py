@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from benchmarks import link
 from exporter.simulator import (
     Simulator,
     code,
@@ -53,6 +55,7 @@ class Api:
     seed: int = 0
     jitter: float = 0.0  # seconds, at most, that a request is late
     history: int = 1  # requests that are remembered, for `Apis.arrivals`
+    limited: bool = True  # from the start on; else from `Apis.limit` on
 
 
 class Counts(NamedTuple):
@@ -65,12 +68,22 @@ class Counts(NamedTuple):
 
 
 class Apis:
-    """Serves several APIs while it is entered, over TLS with a certificate; `urls` are in their order."""
+    """Serves several APIs while it is entered, over TLS with a certificate; `urls` are in their order.
 
-    def __init__(self, apis: Sequence[Api], certificate: tuple[str, str] | None = None) -> None:
+    They may be behind a link. Any thread may ask what they have counted.
+    """
+
+    def __init__(
+        self,
+        apis: Sequence[Api],
+        certificate: tuple[str, str] | None = None,
+        behind: link.Link | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(list(apis), certificate, there), daemon=True)
+        arguments = (list(apis), certificate, behind, there)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._lock = threading.Lock()
         self.urls: list[str] = []
 
     def __enter__(self) -> Self:
@@ -84,38 +97,51 @@ class Apis:
 
     def counts(self) -> list[Counts]:
         """What each API has counted up to now."""
-        self._pipe.send(("counts",))
-        return [Counts(*counts) for counts in self._pipe.recv()]
+        return [Counts(*counts) for counts in self._ask("counts")]
+
+    def limit(self, api: int) -> None:
+        """From now on it keeps its limit."""
+        self._ask("limit", api)
 
     def reject(self, api: int, task: int) -> float:
         """From now on the task is rejected; returns the moment."""
-        self._pipe.send(("reject", api, task))
-        moment: float = self._pipe.recv()
+        moment: float = self._ask("reject", api, task)
         return moment
 
     def fail(self, api: int, outage: str | None) -> None:
         """From now on every request meets this one of `OUTAGES`; with None that is over."""
-        self._pipe.send(("fail", api, outage))
-        self._pipe.recv()
+        self._ask("fail", api, outage)
 
     def arrivals(self, api: int) -> list[tuple[float, str]]:
         """When each remembered request arrived, in seconds of the monotonic clock, and its key."""
-        self._pipe.send(("arrivals", api))
-        arrivals: list[tuple[float, str]] = self._pipe.recv()
+        arrivals: list[tuple[float, str]] = self._ask("arrivals", api)
         return arrivals
 
+    def _ask(self, *command: Any) -> Any:
+        with self._lock:
+            self._pipe.send(command)
+            return self._pipe.recv()
 
-def _serve(apis: Sequence[Api], certificate: tuple[str, str] | None, pipe: Connection) -> None:
+
+def _serve(
+    apis: Sequence[Api], certificate: tuple[str, str] | None, behind: link.Link | None, pipe: Connection
+) -> None:
+    relay = link.enter(behind) if behind else None
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*certificate)
-    asyncio.run(_serving([_simulator(api, tls) for api in apis], pipe))
+    host = behind.there if behind else "127.0.0.1"
+    asyncio.run(_serving([_simulator(api, tls) for api in apis], host, relay, pipe))
 
 
-async def _serving(simulators: Sequence[Simulator], pipe: Connection) -> None:
+async def _serving(
+    simulators: Sequence[Simulator], host: str, relay: link.Relay | None, pipe: Connection
+) -> None:
+    if relay:
+        relay.start()
     for simulator in simulators:
-        await simulator.start()
+        await simulator.start(host)
     pipe.send([simulator.url for simulator in simulators])
     while True:
         command: tuple[Any, ...] = await asyncio.to_thread(pipe.recv)
@@ -123,6 +149,9 @@ async def _serving(simulators: Sequence[Simulator], pipe: Connection) -> None:
         if command[0] == "counts":
             cpu = time.process_time()
             pipe.send([(now, simulator.accepted, simulator.refused, cpu) for simulator in simulators])
+        elif command[0] == "limit":
+            simulators[command[1]].limit = "strict"
+            pipe.send(now)
         elif command[0] == "reject":
             _, api, task = command
             simulators[api].scenarios[task] = rejected()
@@ -141,6 +170,7 @@ def _simulator(api: Api, tls: ssl.SSLContext | None) -> Simulator:
         scenarios,
         keys=api.keys,
         interval=api.interval,
+        limit="strict" if api.limited else "off",
         latency=api.latency,
         jitter=api.jitter,
         seed=api.seed,

@@ -77,15 +77,18 @@ def exporting(folder: Path, config: str, *flags: str) -> Iterator[tuple[Exporter
 
 
 @contextmanager
-def exporting_read(folder: Path, url: str, key: str, tasks: int) -> Iterator[tuple[ExporterProcess, Probe]]:
+def exporting_read(  # noqa: PLR0913 - what it is to be like afterwards, by keyword
+    folder: Path, url: str, key: str, tasks: int, *, interval: float = 1.0, ca_file: Path | None = None
+) -> Iterator[tuple[ExporterProcess, Probe]]:
     """The exporter with so many tasks of one account, each of which has been read once.
 
-    They are read fast, from an API that lets it; then the limit is the usual one.
+    They are read fast, from an API that lets it; then the limit is the usual one, or another.
     """
     listed = range(1, tasks + 1)
-    with exporting(folder, account(url, key, listed, 0.002), "--web.enable-lifecycle") as (exporter, probe):
+    fast = account(url, key, listed, 0.002, ca_file)
+    with exporting(folder, fast, "--web.enable-lifecycle") as (exporter, probe):
         exporter.scrapes_until(lambda samples: len(samples.all("mobizon_task_progress")) == tasks, 240)
-        (folder / "config.yaml").write_text(account(url, key, listed))
+        (folder / "config.yaml").write_text(account(url, key, listed, interval, ca_file))
         yield exporter, probe
 
 
@@ -100,21 +103,24 @@ def scrape(
     return answer.text, time.monotonic() - began
 
 
-def account(url: str, key: str, tasks: Sequence[int], interval: float = 1.0) -> str:
+def account(
+    url: str, key: str, tasks: Sequence[int], interval: float = 1.0, ca_file: Path | None = None
+) -> str:
     """A configuration of one account."""
-    return (
-        f"api: {{url: {url}, key: {key}, request_interval: {round(interval * 1000)}ms}}\n"
-        f"tasks: {list(tasks)}\n"
-    )
+    api = f"url: '{url}', key: '{key}', request_interval: {round(interval * 1000)}ms{_trust(ca_file)}"
+    return f"api: {{{api}}}\ntasks: {list(tasks)}\n"
+
+
+def _trust(ca_file: Path | None) -> str:
+    return f", ca_file: '{ca_file}'" if ca_file else ""
 
 
 def accounts(
     urls: Sequence[str], keys: Sequence[str], tasks: Sequence[int], ca_file: Path | None = None
 ) -> str:
     """A configuration of many accounts, shared out among the URLs."""
-    authority = f", ca_file: '{ca_file}'" if ca_file else ""
     lines = [
-        f"  - {{name: account-{at}, api: {{url: '{urls[at % len(urls)]}', key: '{key}'{authority}}}, "
+        f"  - {{name: account-{at}, api: {{url: '{urls[at % len(urls)]}', key: '{key}'{_trust(ca_file)}}}, "
         f"tasks: {list(tasks)}}}"
         for at, key in enumerate(keys)
     ]

@@ -1,4 +1,4 @@
-"""Other ways to export the same tasks, for comparison: `python -m benchmarks.peers KIND URL KEY TASKS`.
+"""Other ways to export the same tasks, for comparison: `python -m benchmarks.peers KIND URL KEY TASKS [CA]`.
 
 - `in-turn` asks for every task on every scrape, one after the other.
 - `at-once` asks for every task on every scrape, all at the same time.
@@ -29,11 +29,12 @@ TIMEOUT = 5.0  # seconds
 class Peer:
     """Gauges that are set anew, as far as the API answers, before they are shown."""
 
-    def __init__(self, url: str, key: str, threads: int) -> None:
+    def __init__(self, url: str, key: str, threads: int, authority: str | None) -> None:
         self._url = f"{url}/service/taskqueue/getStatus"
         self._parameters = {"output": "json", "api": "v1", "apiKey": key}
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=threads))
+        self._authority = authority or True  # True: those that the machine trusts
         self._threads = ThreadPoolExecutor(threads)
 
     def read(self, tasks: Iterable[int]) -> bytes:
@@ -54,7 +55,11 @@ class Peer:
 
     def _ask(self, task: int) -> tuple[int, dict[str, float]]:
         answer = self._session.post(
-            self._url, params=self._parameters, data={"id": task}, timeout=TIMEOUT
+            self._url,
+            params=self._parameters,
+            data={"id": task},
+            timeout=TIMEOUT,
+            verify=self._authority,
         ).json()
         return task, {**answer["data"], "read": time.time()} if answer["code"] == 0 else {}
 
@@ -76,9 +81,10 @@ def handler(peer: Peer, tasks: range) -> type[BaseHTTPRequestHandler]:
 
 
 if __name__ == "__main__":
-    _, kind, url, key, number = sys.argv
+    _, kind, url, key, number, *authority = sys.argv
     tasks = range(1, int(number) + 1)
     threads = {"in-turn": 1, "at-once": len(tasks), "generic": len(tasks)}[kind]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Peer(url, key, threads), tasks))
+    peer = Peer(url, key, threads, *(authority or (None,)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(peer, tasks))
     print(server.server_port, flush=True)
     server.serve_forever()

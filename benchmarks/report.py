@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 HEAD = "| what | median | from – to | compared with |\n|---|---|---|---|\n"
 
 
+class Skipped(Exception):  # noqa: N818 - no error: the machine cannot do what is to be measured
+    """A part cannot be measured here; the text says why."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """What was measured under a condition, once in each repetition, and its limit, ideal or peers."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.exposition import generate_latest
 
+from benchmarks import lateness
 from benchmarks.apis import Api, Apis
 from benchmarks.measured import Probe, account, exporting, exporting_read, scrape, serving
 from benchmarks.plain import registry, views
@@ -34,6 +35,7 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
         yield from _in_process(tasks, repeat)
     for tasks in sizes:
         yield from _over_http(tasks, repeat)
+    yield from lateness.measure(repeat, quick=quick)
     yield from _start(repeat)
 
 

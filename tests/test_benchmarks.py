@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
+import os
+import socket
+import ssl
+import statistics
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.exposition import generate_latest
 
 import benchmarks.__main__ as command
-from benchmarks import accounts, report, scrapes
-from benchmarks.measured import scrape, serving
+from benchmarks import accounts, link, report, scrapes, summary
+from benchmarks.apis import Api, Apis
+from benchmarks.measured import account, exporting, scrape, serving
 from benchmarks.plain import registry, views
 from exporter.metrics.task_series import TaskSeries
 from exporter.model import Reading
 from exporter.simulator import Simulator, SimulatorThread, stalled
+from tests.support.certificates import Authority, ip
 from tests.support.processes import ROOT, Samples
 
 TASKS = 10
@@ -50,10 +62,19 @@ def test_a_peer_that_asks_for_all_on_a_scrape_has_one_task_in_ten_answered(kind:
             assert (simulator.accepted, simulator.refused) == (number, 9 * number)
 
 
-def test_a_generic_peer_sends_one_request_for_each_probe() -> None:
-    simulator = Simulator({task: stalled() for task in (1, 2)}, keys=["key"], interval=0.001)
-    with SimulatorThread(simulator), serving("peers", "generic", simulator.url, "key", "2") as (url, _):
-        samples = Samples(scrape(f"{url}?task=2", 10)[0])
+def test_a_generic_peer_sends_one_request_for_each_probe_and_trusts_whom_it_is_told(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*authority.server().files)
+    simulator = Simulator({task: stalled() for task in (1, 2)}, keys=["key"], interval=0.001, tls=tls)
+    with SimulatorThread(simulator):
+        with serving("peers", "generic", simulator.url, "key", "2", str(authority.cert)) as (url, _):
+            samples = Samples(scrape(f"{url}?task=2", 10)[0])
+        with (
+            serving("peers", "generic", simulator.url, "key", "2") as (url, _),
+            pytest.raises(requests.RequestException),
+        ):
+            scrape(f"{url}?task=2", 10)
     assert [labels["task_id"] for labels, _ in samples.all("mobizon_task_status")] == ["2"]
     assert [request.task_id for request in simulator.requests] == [2]
 
@@ -110,10 +131,85 @@ def test_the_rows_of_a_part_take_the_place_of_its_former_ones_alone() -> None:
         command.with_rows(page, "scrapes", "")
 
 
+def test_a_summary_takes_its_figures_from_the_tables_and_keeps_their_decimals() -> None:
+    text = (ROOT / "README.ru.md").read_text()
+    figures = summary.measured((ROOT / "docs" / "performance.md").read_text())
+    (used, _, _, generic), *_ = summary.README
+    assert used
+    assert generic
+    assert {used, generic} <= figures.keys()
+    changed = summary.told("README.ru.md", text, figures | {used: 99.44, generic: 12.6})
+    (old,), (new,) = (
+        [line for line in each.splitlines() if line.startswith("| использовано лимита |")]
+        for each in (text, changed)
+    )
+    assert [new.split("|")[at] for at in (2, 5)] == [" 99,4 % ", " 13 % "]
+    assert changed == text.replace(old, new)
+
+
 def test_the_page_of_figures_has_a_place_for_every_part() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
     for part in command.PARTS:
         assert f"<!-- {part} -->\n" in page
+
+
+def test_a_part_that_this_machine_cannot_measure_is_skipped_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(link, "obstacle", lambda: "no network namespace: Operation not permitted")
+    assert command.main(["--only", "netem"]) == 0
+    assert "netem is skipped: no network namespace: Operation not permitted\n" in capsys.readouterr().out
+
+
+async def test_a_relay_passes_packets_on_late_or_not_at_all() -> None:
+    (near, sender), (far, receiver) = (
+        socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(2)
+    )
+    arrived: list[tuple[int, float]] = []
+    loop = asyncio.get_running_loop()
+    loop.add_reader(receiver, lambda: arrived.append((int(receiver.recv(9)), time.monotonic())))
+    link.Relay(link.Link(delay=0.1, loss=0.25), (near.fileno(), far.fileno())).start()
+    sent = []
+    for number in range(200):
+        sent.append(time.monotonic())
+        sender.send(b"%d" % number)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.2)
+    for end in (near, sender, far, receiver):
+        loop.remove_reader(end)
+        end.close()
+    assert 130 <= len(arrived) <= 170
+    assert arrived == sorted(arrived)
+    assert all(at - sent[number] >= 0.099 for number, at in arrived)
+
+
+def test_behind_a_link_the_exporter_keeps_its_spacing_and_lost_packets_are_no_failures(
+    tmp_path: Path,
+) -> None:
+    if obstacle := link.obstacle():
+        pytest.skip(obstacle)
+    behind = link.Link(delay=0.03, loss=0.05, number=100 + os.getpid() % 100)
+    authority = Authority(tmp_path)
+    certificate = authority.issue("server", ip(behind.there)).files
+    api = Api(20, ("key",), (0, 0), history=100, limited=False)
+    with Apis([api], certificate, behind) as apis:
+        config = account(apis.urls[0], "key", range(1, 21), 0.2, authority.cert)
+        with exporting(tmp_path, config) as (exporter, _):
+            samples = exporter.scrapes_until(lambda samples: len(samples.all("mobizon_task_progress")) == 20)
+        assert behind.here in _addresses()
+        gaps = [after - before for before, after in itertools.pairwise(at for at, _ in apis.arrivals(0))]
+    assert behind.here not in _addresses()
+    assert statistics.median(gaps) == pytest.approx(0.2, abs=0.02)
+    answered = samples.value("mobizon_api_requests_total")
+    took = samples.value("mobizon_api_request_duration_seconds_sum")
+    assert answered
+    assert took
+    assert took / answered > 0.06
+    assert not any(value for _, value in samples.all("mobizon_api_request_failures_total"))
+
+
+def _addresses() -> str:
+    return subprocess.run(["ip", "address"], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.alone

@@ -18,6 +18,7 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import summary
 from exporter import __version__, cli
 from exporter import simulator as sim
 from exporter.config import settings as config
@@ -633,81 +634,12 @@ def test_what_two_exporters_on_one_key_get_is_that_of_the_simulation() -> None:
     assert f"{min(refused):.0f} to {max(refused):.0f} % of the requests" in reads_like("docs/scale.md")
 
 
-_FORTY, _THREE_HUNDRED = "40 tasks, answers of 0.2 s ± 50 %", "300 tasks, answers of 0.2 s ± 50 %"
-_HUNDRED, _TEN_THOUSAND = (
-    f"{tasks} tasks, over HTTP, one request a second meanwhile" for tasks in ("100", "10,000")
-)
-SUMMARY = [
-    [(_FORTY, "budget used")],
-    [(_FORTY, "requests refused")],
-    [(_FORTY, "age of readings, median"), (_FORTY, "age of readings, oldest")],
-    [(_THREE_HUNDRED, "age of readings, median"), (_THREE_HUNDRED, "age of readings, oldest")],
-    [
-        (f"{_FORTY}, scraped every second", "from “rejected” at the API to the exposition, median"),
-        (f"{_FORTY}, scraped every second", "the same, longest"),
-    ],
-    [(_HUNDRED, "scrape")],
-    [(_TEN_THOUSAND, "scrape")],
-    [(_HUNDRED, "resident memory"), (_TEN_THOUSAND, "resident memory")],
-    [
-        ("1,000 accounts of 10 tasks, answers of 75 ms ± 33 %", what)
-        for what in ("budget of all accounts used", "longest scrape")
-    ],
-    [
-        (
-            "30 minutes at 20 times the speed, 40 tasks that come and go",
-            "most of the last third, above the most of the second",
-        )
-    ],
-]
-"""Of which rows of the folded tables the summary of performance.md tells the medians."""
-
-
-def medians() -> dict[tuple[str, str], float]:
-    found, under = {}, ""
-    for line in TEXTS["docs/performance.md"].splitlines():
-        match cells(line):
-            case [what, "", "", ""] if what.startswith("**"):
-                under = what.strip("*")
-            case [what, median, _, _] if re.match(r"[\d,.]+( |$)", median):
-                found[under, what] = float(median.split()[0].replace(",", ""))
-    return found
-
-
-def test_the_summary_of_performance_tells_what_the_tables_do() -> None:
-    rows = table("docs/performance.md", "question", "measured", "compared with")
-    found = medians()
-    for (question, measured, _), sources in zip(rows, SUMMARY, strict=True):
-        figures = re.findall(r"(?<![\d,])\d+(?:\.\d+)?(?=[ %])", measured)
-        assert len(figures) == len(sources), question
-        for figure, source in zip(figures, sources, strict=True):
-            decimals = len(figure.partition(".")[2])
-            assert abs(found[source] - float(figure)) <= 0.51 * 10**-decimals, (question, source)
-
-
-def test_the_readmes_measured_figures_are_the_same() -> None:
-    english, russian = (re.findall(r"\d+(?:[.,]\d+)?", " ".join(_measured(name))) for name in READMES)
-    assert [figure.replace(",", ".") for figure in russian] == english
-
-
-def _measured(readme: str) -> list[str]:
-    head = {
-        "README.md": (
-            "measured",
-            "this exporter",
-            "all tasks on each scrape, in turn",
-            "all at once",
-            "one target a task",
-        ),
-        "README.ru.md": (
-            "измерено",
-            "этот экспортёр",
-            "все задачи при каждом опросе, по очереди",
-            "все сразу",
-            "отдельный target на задачу",
-        ),
-    }[readme]
-    return [value for _, *values in table(readme, *head) for value in values]
+@pytest.mark.parametrize("document", summary.DOCUMENTS)
+def test_the_figures_of_a_summary_are_those_of_the_tables(document: str) -> None:
+    figures = summary.measured(TEXTS["docs/performance.md"])
+    assert summary.told(document, TEXTS[document], figures) == TEXTS[document], (
+        "run: python -m benchmarks.summary"
+    )
 
 
 # Tasks and scrape intervals.
