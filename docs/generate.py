@@ -26,19 +26,19 @@ from exporter.refresh import backoff, task
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# How a value of each type is written. A type that is missing here fails the test, and so asks to be told.
+# How a value of each type is written. A type that is missing here fails the test.
 _WRITTEN: Final[dict[Any, str]] = {
     config.Url: "URL",
     config.Duration: "duration",
-    config.Interval: "duration above zero",
+    config.Interval: "duration above `0s`",
     config.ProxyUrl | None: "URL",
     Secret | None: "text without spaces",
     str | None: "text",
     str: "text",
     config.TaskId: "task id",
-    config.Labels: "mapping of label names to texts",
+    config.Labels: "mapping of texts",
     tuple[str, ...]: "list of globs",
-    tuple[TaskSpec, ...]: "list of task ids and [tasks](#a-task)",
+    tuple[TaskSpec, ...]: "list of [tasks](#a-task)",
     config.ApiSettings: "[`api`](#api)",
     config.ApiSettings | None: "[`api`](#api)",
     tuple[config.AccountSettings, ...] | None: "list of [accounts](#several-accounts)",
@@ -65,11 +65,10 @@ def configuration() -> str:
         file=_settings(config.ConfigFileSettings),
         api=_settings(config.ApiSettings),
         task=_settings(config.TaskSettings),
-        account=_settings(config.AccountSettings),
         variable=config.KEY_VARIABLE,
         reserved=", ".join(f"`{name}`" for name in sorted(config.RESERVED_LABELS)),
         mistaken=_MISTAKEN,
-        told=_mistakes(),
+        errors=_mistakes(),
     )
 
 
@@ -78,16 +77,16 @@ def _settings(kind: type[Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for field in fields(kind):
         required = field.default is MISSING and field.default_factory is MISSING
-        default = "**required**" if required else _default(field.default, hints[field.name])
-        rows.append((f"`{field.name}`", _WRITTEN[hints[field.name]], default, field.metadata["doc"]))
-    return _table(("setting", "value", "default", "meaning"), rows)
+        default = ", **required**" if required else _default(field.default, hints[field.name])
+        rows.append((f"`{field.name}`", _WRITTEN[hints[field.name]] + default, field.metadata["doc"]))
+    return _table(("setting", "value", "meaning"), rows)
 
 
 def _default(value: Any, hint: Any) -> str:
     if hint in {config.Duration, config.Interval}:
-        return f"`{_duration(value)}`"
+        return f", default `{_duration(value)}`"
     if value in (None, (), MISSING):
-        return "none"
+        return ""
     raise NotImplementedError(f"how to write the default {value!r}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.mobizon.client import MAX_BODY
 from exporter.mobizon.threads import FILES_PER_THREAD, MAX_THREADS
-from exporter.model import STATES
 from exporter.refresh import backoff, pacing, task
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.web import auth, routes, server, webconfig
@@ -156,7 +156,7 @@ def reads_like(document: str) -> str:
 
 
 INTEGRATION = "docs/integration.md"
-KINDS = {"sh", "console", "yaml", "promql", "text"}
+KINDS = {"sh", "console", "yaml", "json", "promql", "text"}
 """`text` is a diagram, a formula or an output; those of outputs are compared by tests of their own."""
 
 
@@ -509,6 +509,12 @@ def test_generated_references_are_up_to_date(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text("utf-8") == TEXTS[f"docs/{name}"], "run: python docs/generate.py"
 
 
+def test_the_settings_of_an_account_are_documented() -> None:
+    section = TEXTS["docs/configuration.md"].partition("\n## Several accounts\n")[2].partition("\n## ")[0]
+    named = set(in_code(re.sub(r"```.*?```", "", section, flags=re.DOTALL)))
+    assert {field.name for field in fields(config.AccountSettings)} <= named
+
+
 def test_the_reference_of_metrics_has_names_types_and_labels_as_exported(demo: ExporterProcess) -> None:
     promtools.exported(demo.url)
     described = {"name", "team", "task_id", "le"}  # in words, below the table
@@ -522,21 +528,18 @@ def test_the_reference_of_metrics_has_names_types_and_labels_as_exported(demo: E
     assert {in_code(name)[0]: (kind, set(in_code(labels))) for name, kind, labels, _ in rows} == families
 
 
-@pytest.mark.parametrize(
-    ("head", "fields"),
-    [
-        ("An account:", "accounts"),
-        ("A task:", "tasks"),
-        ("what is not known is `null`.", ""),
-    ],
-)
-def test_the_fields_of_the_json_are_documented(head: str, fields: str, demo: ExporterProcess) -> None:
-    text = TEXTS["docs/api.md"].partition(head)[2]
-    named = re.findall(r"^\| `(\w+)` \|", text.partition("\n\n| field")[2].partition("\n\n")[0], re.MULTILINE)
+def test_the_json_of_tasks_is_as_documented(demo: ExporterProcess) -> None:
+    (text,) = [block.text for block in of("json")]
+    documented = json.loads(text)
     answer = requests.get(f"{demo.url}/api/v1/tasks", timeout=10).json()
-    assert named == list(answer[fields][0] if fields else answer)
-    assert set(answer["states"]) == set(STATES)
+    assert list(documented) == list(answer)
+    assert list(documented["states"]) == list(answer["states"])
+    for kind in ("accounts", "tasks"):
+        assert list(documented[kind][0]) == list(answer[kind][0])
+    assert documented["accounts"][0]["failures"].keys() <= answer["accounts"][0]["failures"].keys()
     assert api.tasks_json((), 0.0).keys() == answer.keys()
+    named = {name for row in table("docs/api.md", "field", "meaning") for name in in_code(row[0])}
+    assert named <= documented["accounts"][0].keys() | documented["tasks"][0].keys()
 
 
 def test_the_paths_of_the_server_are_documented(demo: ExporterProcess) -> None:

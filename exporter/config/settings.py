@@ -38,24 +38,18 @@ _KEY: Final = re.compile(r"[!-~]+")
 class ApiSettings:
     """How one account's API is reached."""
 
-    url: Url = field(
-        metadata={"doc": "base URL of the API; the host depends on the account's country of registration"}
-    )
-    key: Secret | None = field(
-        default=None, metadata={"doc": f"the API key; or `key_file`, or the environment's `{KEY_VARIABLE}`"}
-    )
-    key_file: str | None = field(
-        default=None, metadata={"doc": "file that holds the API key, relative to this file"}
-    )
+    url: Url = field(metadata={"doc": "base URL of the API; the host depends on the country of registration"})
+    key: Secret | None = field(default=None, metadata={"doc": "the API key"})
+    key_file: str | None = field(default=None, metadata={"doc": "file with the API key"})
     request_interval: Interval = field(
-        default=Interval(1.0), metadata={"doc": "spacing of requests, start to start; Mobizon allows 1s"}
+        default=Interval(1.0), metadata={"doc": "from one request's start to the next; Mobizon allows 1s"}
     )
     timeout: Interval = field(
         default=Interval(5.0),
         metadata={"doc": "for connecting, and again from first byte sent to last byte read"},
     )
     ca_file: str | None = field(
-        default=None, metadata={"doc": "PEM file of the authorities to trust instead of the usual ones"}
+        default=None, metadata={"doc": "PEM file of authorities to trust instead of the usual ones"}
     )
     proxy_url: ProxyUrl | None = field(
         default=None, metadata={"doc": "HTTP proxy for the requests; may hold credentials"}
@@ -66,7 +60,7 @@ class ApiSettings:
 class TaskSettings:
     """One entry of `tasks` that is more than a bare id."""
 
-    id: TaskId = field(metadata={"doc": "the id that Mobizon gave in `data` when it answered code 100"})
+    id: TaskId = field(metadata={"doc": "`data` of Mobizon's answer with code 100"})
     name: str | None = field(default=None, metadata={"doc": "becomes the label `name`"})
     labels: Labels = field(
         default_factory=lambda: Labels({}), metadata={"doc": "become labels of the task's series"}
@@ -77,10 +71,10 @@ class TaskSettings:
 class AccountSettings:
     """One entry of `accounts`."""
 
-    name: str = field(metadata={"doc": "becomes the label `account` of all its series"})
-    api: ApiSettings = field(metadata={"doc": "how its API is reached"})
-    tasks: tuple[TaskSpec, ...] = field(default=(), metadata={"doc": "the tasks to watch"})
-    task_files: tuple[str, ...] = field(default=(), metadata={"doc": "globs of files with more tasks"})
+    name: str
+    api: ApiSettings
+    tasks: tuple[TaskSpec, ...] = ()
+    task_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +83,9 @@ class ConfigFileSettings:
 
     api: ApiSettings | None = field(default=None, metadata={"doc": "how the API is reached"})
     tasks: tuple[TaskSpec, ...] = field(default=(), metadata={"doc": "the tasks to watch"})
-    task_files: tuple[str, ...] = field(
-        default=(), metadata={"doc": "globs, relative to this file, of YAML or JSON files like `tasks`"}
-    )
+    task_files: tuple[str, ...] = field(default=(), metadata={"doc": "globs of [task files](#task-files)"})
     accounts: tuple[AccountSettings, ...] | None = field(
-        default=None, metadata={"doc": "several accounts, instead of `api`, `tasks` and `task_files`"}
+        default=None, metadata={"doc": "instead of `api`, `tasks` and `task_files`"}
     )
     stale_after: Duration = field(
         default=Duration(300.0),
