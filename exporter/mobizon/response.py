@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from typing import Any, Final
 
@@ -33,7 +32,7 @@ _MAX_SEARCHED: Final = 1000  # characters
 _MAX_WHOLE: Final = 2**53  # above, floats skip numbers
 
 
-def parse(body: bytes, taken_at: float, key: str = "") -> Reading:
+def parse(body: bytes, taken_at: float, key: str) -> Reading:
     """The reading in an answer that came with HTTP 200; raises ApiError, free of the key, for all others."""
     try:
         envelope = json.loads(body)
@@ -89,13 +88,12 @@ def _whole(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also one in a string; None for anything else."""
+    """A number, also one in a string; None for anything else."""
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None

@@ -16,6 +16,7 @@ from exporter.mobizon.response import parse, printable
 from exporter.model import Reading
 
 NOW = 1767225600.0
+KEY = "k" * 40
 LARGEST = 64 * 1024  # of an answer that is parsed at all
 
 
@@ -29,7 +30,7 @@ def task(progress: object, status: object) -> bytes:
 
 def refused(body: bytes) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        parse(body, NOW)
+        parse(body, NOW, KEY)
     return caught.value
 
 
@@ -50,28 +51,29 @@ def refused(body: bytes) -> ApiError:
         ("+5", "0", (5, 0)),
         (50, 7, (50, 7)),
         (50, -1, (50, -1)),
+        (50, 2**53 - 1, (50, 2**53 - 1)),
     ],
 )
 def test_a_reading_has_progress_and_status_as_they_came(
     progress: object, status: object, expected: tuple[float, int]
 ) -> None:
-    reading = parse(task(progress, status), NOW)
+    reading = parse(task(progress, status), NOW, KEY)
     assert reading == Reading(*expected, NOW)
     assert type(reading.status) is int
 
 
 @pytest.mark.parametrize("code", [0, "0", 0.0, "0.0", -0.0])
 def test_a_code_of_nought_is_success_however_it_is_written(code: object) -> None:
-    assert parse(said(code, {"progress": 1, "status": 1}), NOW).progress == 1
+    assert parse(said(code, {"progress": 1, "status": 1}), NOW, KEY).progress == 1
 
 
 def test_fields_that_are_not_known_do_no_harm() -> None:
     body = json.dumps({"code": 0, "data": {"progress": 1, "status": 1, "x": [{}]}, "y": None}).encode()
-    assert parse(body, NOW) == Reading(1, 1, NOW)
+    assert parse(body, NOW, KEY) == Reading(1, 1, NOW)
 
 
 def test_a_byte_order_mark_does_no_harm() -> None:
-    assert parse(b"\xef\xbb\xbf" + task(1, 1), NOW) == Reading(1, 1, NOW)
+    assert parse(b"\xef\xbb\xbf" + task(1, 1), NOW, KEY) == Reading(1, 1, NOW)
 
 
 # Codes
@@ -163,6 +165,16 @@ def test_a_message_becomes_one_line_that_can_be_shown(message: str, shown: str) 
     assert refused(said(3, None, message)).detail == f"code 3: {shown}"
 
 
+def test_the_key_is_not_told_with_the_message() -> None:
+    message = f"No such key: {KEY}." + " word" * 100
+    assert refused(said(8, None, message)).detail.startswith("code 8: No such key: ***. word")
+
+
+@pytest.mark.parametrize(("length", "shown"), [(200, "x" * 200), (201, "x" * 200 + "…")])
+def test_a_text_has_two_hundred_characters_at_most(length: int, shown: str) -> None:
+    assert printable("x" * length) == shown
+
+
 def test_a_long_message_is_cut() -> None:
     detail = refused(said(3, None, "word " * 2000)).detail
     assert detail.startswith("code 3: word word")
@@ -232,7 +244,7 @@ def test_progress_that_is_no_percentage_is_refused_as_the_tasks_own_fault(progre
 
 @pytest.mark.parametrize(
     "status",
-    [1.5, "1.5", "abc", "", None, True, False, [], {}, math.nan, math.inf, 10**400, 1e300, "1e22"],
+    [1.5, "1.5", "abc", "", None, True, False, [], {}, math.nan, math.inf, 10**400, 1e300, 2**53, "1e22"],
 )
 def test_a_status_that_is_no_whole_number_is_refused_as_the_tasks_own_fault(status: object) -> None:
     error = refused(task(50, status))
@@ -336,7 +348,7 @@ envelopes = st.fixed_dictionaries(
 
 def check(body: bytes) -> None:
     try:
-        reading = parse(body, NOW)
+        reading = parse(body, NOW, KEY)
     except ApiError as error:
         assert error.detail.isprintable()  # noqa: PT017 - either outcome is right, and each has its own
         assert 0 < len(error.detail) <= 700  # noqa: PT017 - same

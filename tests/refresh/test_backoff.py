@@ -111,8 +111,8 @@ def test_an_answer_in_between_breaks_both_rows(reason: Reason) -> None:
     backoff = Backoff()
     for _ in range(3):
         fail(backoff, reason, 2)
+        assert not backoff.active
         backoff.served()
-    assert not backoff.active
     fail(backoff, Reason.API_ERROR, 4)
     backoff.failed(failure(Reason.NOT_FOUND), 99.0, 100.0)
     assert backoff.up is True
@@ -122,9 +122,8 @@ def test_an_answer_in_between_breaks_both_rows(reason: Reason) -> None:
 
 def test_another_failure_breaks_the_row_of_those_that_did_not_reach_it() -> None:
     backoff = Backoff()
-    fail(backoff, Reason.TIMEOUT, 2)
-    fail(backoff, Reason.HTTP_ERROR)
-    fail(backoff, Reason.TIMEOUT)
+    for reason in (Reason.TIMEOUT, Reason.HTTP_ERROR, Reason.TIMEOUT, Reason.TIMEOUT):
+        fail(backoff, reason)
     assert not backoff.active
 
 

@@ -55,10 +55,10 @@ def test_an_answer_takes_little_of_the_margin_back_and_less_once_it_was_found_to
 
 
 def test_a_request_after_a_refusal_is_shifted_by_half_an_interval_once() -> None:
-    p = pacer(2.0)
+    p = pacer(0.5)
     p.started(100.0)
     p.refused(100.1)
-    assert 100 + p.spacing + 0.8 <= p.earliest <= 100 + p.spacing + 1.0
+    assert 100 + p.spacing + 0.2 <= p.earliest <= 100 + p.spacing + 0.25
     p.started(105.0)
     assert p.earliest == 105 + p.spacing
 
@@ -124,6 +124,17 @@ def test_a_refusal_of_a_probe_restores_the_spacing() -> None:
         p.accepted()
     p.refused(0.0)
     assert p.spacing == pytest.approx(before, abs=0.1)
+
+
+def test_a_refusal_at_the_end_of_a_probe_may_come_from_jitter() -> None:
+    def spacing_refused_below(spacing: float) -> float:
+        p = contended()
+        while p.spacing >= spacing:
+            p.accepted()
+        p.refused(0.0)
+        return p.spacing
+
+    assert spacing_refused_below(1.15) > 1.01 * spacing_refused_below(1.6)
 
 
 def test_retry_after_is_honoured_up_to_a_minute() -> None:

@@ -29,12 +29,13 @@ MIN_SCORE: Final = 90.0
 KILLED: Final = {"killed", "timeout", "segfault"}
 
 REFRESHER: Final = ("refresh/test_refresher.py", "refresh/test_waits.py")
+LONG: Final = ("refresh/test_fairness.py::TestDeadIds", "refresh/test_refresher.py::TestNoThread")  # left out
 REGISTRY: Final = ("config/test_registry.py",)
 TESTS: Final = {  # of each module
     "refresh/pacing": ("refresh/test_pacing.py",),
     "refresh/backoff": ("refresh/test_backoff.py",),
     "refresh/waits": REFRESHER,
-    "refresh/turns": ("refresh/test_fairness.py", *REFRESHER),
+    "refresh/turns": ("refresh/test_fairness.py",),
     "refresh/schedule": ("refresh/test_fairness.py", "refresh/test_ages.py", *REFRESHER),
     "mobizon/response": ("mobizon/test_response.py",),
     "mobizon/call": ("mobizon/test_call.py",),
@@ -53,15 +54,19 @@ do_not_mutate_patterns =
     ^\s*raise \w+\(.*f?["']
     \blog\.(info|warning|error|exception)\(
 pytest_add_cli_args =
-    --hypothesis-profile=ci
-    -p
-    no:cacheprovider
-    -m
-    not slow
+    --hypothesis-profile=mutants
+    {deselected}
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 4
 use_git_change_detection = false
+"""
+
+PROFILE: Final = """
+from hypothesis import HealthCheck, settings
+settings.register_profile(
+    "mutants", derandomize=True, deadline=None, max_examples=30, suppress_health_check=list(HealthCheck)
+)
 """
 
 
@@ -97,8 +102,13 @@ def statuses(module: str, workers: int) -> dict[str, str]:
     shutil.copy(ROOT / "pyproject.toml", folder)
     file = folder / "exporter" / f"{module}.py"
     file.write_text(plain_properties(file.read_text("utf-8")), "utf-8")
+    with (folder / "tests/conftest.py").open("a", encoding="utf-8") as conftest:
+        conftest.write(PROFILE)
     tests = "\n    ".join(f"tests/{test}" for test in TESTS[module])
-    (folder / "setup.cfg").write_text(SETTINGS.format(module=module, tests=tests), "utf-8")
+    deselected = "\n    ".join(f"--deselect=tests/{test}" for test in LONG)
+    (folder / "setup.cfg").write_text(
+        SETTINGS.format(module=module, tests=tests, deselected=deselected), "utf-8"
+    )
     mutmut(folder, "run", "--max-children", str(workers))
     rows = (line.strip().split(": ") for line in mutmut(folder, "results", "--all", "true").splitlines())
     return {row[0]: row[1] for row in rows}
