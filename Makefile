@@ -54,7 +54,7 @@ dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
 screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
 	$(BIN)/python docs/screenshot.py
 
-bench: $(VENV)/.development  ## measure, for an hour; BENCH="--only scrapes" for a part, --help for more
+bench: $(VENV)/.development  ## measure, for 40 minutes; BENCH="--only scrapes" for a part, --help for more
 	$(BIN)/python -m benchmarks $(BENCH)
 
 mutants: $(VENV)/.development  ## test the tests by mutating what decides; MODULES="refresh/pacing" for a part

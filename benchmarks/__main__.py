@@ -1,8 +1,8 @@
 """`python -m benchmarks`: measures, and prints a table.
 
 With `--only` a part of it; with `--write` the rows of what was measured take the place of the former ones in
-docs/performance.md, and its summary and the READMEs follow. `--quick` tries whether everything runs, and its
-figures mean little.
+RESULTS.md; the summaries in docs/performance.md and the READMEs follow. `--quick` tries whether everything
+runs, and its figures mean little.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.support.processes import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TABLES: Final = ROOT / "docs" / "performance.md"
+TABLES: Final = ROOT / "benchmarks" / "RESULTS.md"
 _FIGURE: Final = r"\d[\d,]*(?:\.\d+)?"
 
 

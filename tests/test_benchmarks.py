@@ -133,7 +133,7 @@ def test_the_rows_of_a_part_take_the_place_of_its_former_ones_alone() -> None:
 
 def test_a_summary_takes_its_figures_from_the_tables_and_keeps_their_decimals() -> None:
     text = (ROOT / "README.ru.md").read_text()
-    figures = summary.measured((ROOT / "docs" / "performance.md").read_text())
+    figures = summary.measured(summary.TABLES.read_text())
     (used, _, _, generic), *_ = summary.README
     assert used
     assert generic
@@ -148,7 +148,7 @@ def test_a_summary_takes_its_figures_from_the_tables_and_keeps_their_decimals() 
 
 
 def test_the_page_of_figures_has_a_place_for_every_part() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
+    page = summary.TABLES.read_text()
     for part in command.PARTS:
         assert f"<!-- {part} -->\n" in page
 

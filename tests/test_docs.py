@@ -49,6 +49,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "benchmarks/RESULTS.md",
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 )
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in DOCUMENTS}
@@ -629,8 +630,8 @@ def test_figures_that_the_list_above_takes_for_granted() -> None:
 
 
 def test_what_two_exporters_on_one_key_get_is_that_of_the_simulation() -> None:
-    """The simulation's output in design.md is compared with a run of it, as every console is."""
-    two = re.findall(r"2 exporters +used +([\d.]+)%.*?refused +([\d.]+)%", TEXTS["docs/design.md"])
+    """The simulation's output in RESULTS.md is compared with a run of it, as every console is."""
+    two = re.findall(r"2 exporters +used +([\d.]+)%.*?refused +([\d.]+)%", TEXTS["benchmarks/RESULTS.md"])
     assert len(two) == 3
     used, refused = ([float(figures[at]) for figures in two] for at in (0, 1))
     assert f"{min(used):.0f} to {max(used):.0f} % of the budget" in reads_like("docs/scale.md")
@@ -639,7 +640,7 @@ def test_what_two_exporters_on_one_key_get_is_that_of_the_simulation() -> None:
 
 @pytest.mark.parametrize("document", summary.DOCUMENTS)
 def test_the_figures_of_a_summary_are_those_of_the_tables(document: str) -> None:
-    figures = summary.measured(TEXTS["docs/performance.md"])
+    figures = summary.measured(TEXTS["benchmarks/RESULTS.md"])
     assert summary.told(document, TEXTS[document], figures) == TEXTS[document], (
         "run: python -m benchmarks.summary"
     )
