@@ -107,66 +107,66 @@ def _mistakes() -> str:
 
 
 _NOTES: Final = {
-    "mobizon_task_status": "Other numbers, which Mobizon does not document, are exported as they are",
-    "mobizon_task_error": "Present only while the last request for the task has failed; always 1",
+    "mobizon_task_status": "Undocumented numbers are exported as they are",
+    "mobizon_task_error": "Absent after a reading",
     "mobizon_up": (
-        "Absent until there is an answer, and while no task is active. An answer that speaks of the task "
-        "alone, such as `not_found`, proves that the API serves the account"
+        "1 also after an answer that concerns the task alone, such as `not_found`. Absent before the first "
+        "answer, and while no task is active"
     ),
     "mobizon_api_request_failures": "Every reason from 0 on",
-    "mobizon_api_request_duration_seconds": "Failed requests count",
+    "mobizon_api_request_duration_seconds": "Includes failed requests",
     "mobizon_api_request_interval_seconds": "`request_interval`, plus what refusals have added",
-    "mobizon_task_duration_seconds": "The time of the first reading is in the state file",
+    "mobizon_task_duration_seconds": "The state file keeps the time of the first reading",
 }
 """What the HELP text of a metric has no room for."""
 
 _STATES: Final = {
-    "waiting": ("0", "not begun yet"),
+    "waiting": ("0", "not begun"),
     "in_progress": ("1", "begun"),
-    "completed": ("2", "done; final, not asked for again"),
-    "rejected": ("3", "Mobizon will not carry it out; final, not asked for again"),
+    "completed": ("2", "done; final"),
+    "rejected": ("3", "Mobizon will not carry it out; final"),
     "not_found": ("none", "Mobizon knows no such task"),
-    "unknown": ("none, or another number", "not read yet, too old, or a status that is not documented"),
+    "unknown": ("none, or another number", "not read yet, too old, or an undocumented status"),
 }
 
 _REASONS: Final = {
     Reason.NOT_FOUND: (
-        "code 2: Mobizon has no such task",
-        "the task",
-        "the id is mistyped, deleted, or another account's: correct it or remove it",
+        "code 2: no such task",
+        "task",
+        "correct or remove the id: it is mistyped, deleted, or another account's",
     ),
     Reason.RATE_LIMITED: (
-        "code 30, HTTP 429: the request came too early",
+        "code 30, HTTP 429: too early",
         "nothing; the spacing grows",
-        "nothing if it is rare; else see [refusals](troubleshooting.md#many-requests-are-refused)",
+        "nothing if it is rare; else see [MobizonApiRateLimited](runbooks.md#mobizonapiratelimited)",
     ),
     Reason.UNAUTHORIZED: (
-        "codes 8, 9, HTTP 401, 403: wrong or expired key, or no access to the method",
-        "the account",
-        "put a good key where `key_file` points; it is read with the next scrape",
+        "codes 8, 9, HTTP 401, 403: key wrong or expired, or no access to the method",
+        "account",
+        "replace the key in `key_file`; it is read at the next scrape",
     ),
     Reason.WRONG_HOST: (
         "code 13: another country's host serves the account",
-        "the account",
+        "account",
         "set `api.url` to the host that the log names",
     ),
-    Reason.ACCOUNT_BLOCKED: ("code 14: blocked or deleted", "the account", "ask Mobizon"),
-    Reason.API_ERROR: ("any other code", "the task", "ask Mobizon if it lasts; the log has the message"),
+    Reason.ACCOUNT_BLOCKED: ("code 14: account blocked or deleted", "account", "ask Mobizon"),
+    Reason.API_ERROR: ("any other code", "task", "ask Mobizon if it lasts; the log has the message"),
     Reason.HTTP_ERROR: (
         "any other HTTP status but 200",
-        "the task",
-        "an outage, a proxy, or a wrong path in `api.url`",
+        "task",
+        "check `api.url` and the proxy, or wait: an outage",
     ),
     Reason.INVALID_RESPONSE: (
         "no JSON, no progress, progress outside 0-100, or over 64 KiB",
-        "the task",
-        "read the log; the login page of a proxy is one cause",
+        "task",
+        "read the log; a proxy's login page is one cause",
     ),
-    Reason.TIMEOUT: ("no whole answer within `timeout`", "the task", "check the network, or raise `timeout`"),
+    Reason.TIMEOUT: ("no whole answer within `timeout`", "task", "check the network, or raise `timeout`"),
     Reason.CONNECTION_ERROR: (
         "network, DNS, TLS or proxy",
-        "the task",
-        "check them; `ca_file` is for an authority of your own",
+        "task",
+        "check them; set `ca_file` for an authority of your own",
     ),
 }
 
@@ -179,7 +179,7 @@ def metrics() -> str:
     families = text_string_to_metric_families(asyncio.run(_exposition()))
     return _template("metrics").format(
         metrics=_table(
-            ("metric", "type", "labels", "value"),
+            ("metric", "type", "value"),
             [_metric(family) for family in families if family.name.startswith("mobizon_")],
         ),
         states=_table(
@@ -204,7 +204,7 @@ def _metric(family: Metric) -> tuple[str, ...]:
     own = [f"`{label}`" for label in labels if label not in _GENERAL]
     name = family.name + ("_total" if family.type == "counter" else "")
     value = f"{family.documentation} {_NOTES.get(family.name, '')}".strip().removesuffix(".")
-    return f"`{name}`", family.type, ", ".join(own), value
+    return f"`{name}`", f"{family.type} by {', '.join(own)}" if own else family.type, value
 
 
 async def _exposition() -> str:
