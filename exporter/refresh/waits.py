@@ -58,7 +58,7 @@ class WaitingScrape:
         if self.timer:
             self.timer.cancel()
         for account in self._accounts:
-            account.asks.pop(self, None)
+            del account.asks[self]
         self._accounts.clear()
 
 

@@ -29,14 +29,15 @@ MIN_SCORE: Final = 90.0
 KILLED: Final = {"killed", "timeout", "segfault"}
 
 REFRESHER: Final = ("refresh/test_refresher.py", "refresh/test_waits.py")
-LONG: Final = ("refresh/test_fairness.py::TestDeadIds", "refresh/test_refresher.py::TestNoThread")  # left out
+FAIRNESS: Final = "refresh/test_fairness.py"
+LONG: Final = (f"{FAIRNESS}::TestDeadIds", "refresh/test_refresher.py::TestNoThread")  # left out
 REGISTRY: Final = ("config/test_registry.py",)
 TESTS: Final = {  # of each module
     "refresh/pacing": ("refresh/test_pacing.py",),
     "refresh/backoff": ("refresh/test_backoff.py",),
-    "refresh/waits": REFRESHER,
-    "refresh/turns": ("refresh/test_fairness.py",),
-    "refresh/schedule": ("refresh/test_fairness.py", "refresh/test_ages.py", *REFRESHER),
+    "refresh/waits": ("refresh/test_waiting.py",),
+    "refresh/turns": ("refresh/test_turns.py",),
+    "refresh/schedule": (FAIRNESS, "refresh/test_ages.py", *REFRESHER),
     "mobizon/response": ("mobizon/test_response.py",),
     "mobizon/call": ("mobizon/test_call.py",),
     "config/registration": ("config/test_registration.py",),
@@ -63,9 +64,14 @@ use_git_change_detection = false
 """
 
 PROFILE: Final = """
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 settings.register_profile(
-    "mutants", derandomize=True, deadline=None, max_examples=30, suppress_health_check=list(HealthCheck)
+    "mutants",
+    derandomize=True,
+    deadline=None,
+    max_examples=30,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
 )
 """
 
