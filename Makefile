@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
+TEST := -m pytest -n 4 --dist loadscope -m 'not alone'
 
-.PHONY: help demo test check lint lowest format alerts dashboards screenshot bench mutants tools clean
+.PHONY: help demo test check lint versions lowest newest format alerts dashboards screenshot bench mutants tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -22,7 +23,7 @@ demo: $(VENV)/.runtime  ## run against the built-in simulated API, on port 10117
 	$(BIN)/mobizon-exporter --demo
 
 test: $(VENV)/.development  ## run the tests, but for those that measure time or memory
-	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone'
+	$(BIN)/python $(TEST)
 
 lint: $(VENV)/.development  ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -30,15 +31,28 @@ lint: $(VENV)/.development  ## check format, lint and types
 	$(BIN)/mypy
 
 check: lint  ## everything CI demands: format, lint, types, all tests with coverage
-	$(BIN)/python -m pytest -n 4 --dist loadscope -m 'not alone' --cov --cov-fail-under=$(COVERAGE)
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python $(TEST) --cov --cov-fail-under=$(COVERAGE)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'alone and xdist_group'
+	$(BIN)/python -m pytest -m 'alone and not xdist_group'
 
-lowest:  ## run the tests on the lowest versions of the runtime dependencies that are allowed
-	$(PYTHON) -m venv --clear $(VENV)-lowest
+versions: lowest newest  ## run the tests on the oldest Python with the lowest versions, and on the newest Python
+
+# A python3.x on the PATH may be a stub that does not run.
+PYTHONS = $(foreach minor,11 12 13 14,$(shell python3.$(minor) -c '' 2>/dev/null && echo python3.$(minor)))
+OLDEST ?= $(or $(firstword $(PYTHONS)),$(PYTHON))
+NEWEST ?= $(or $(lastword $(PYTHONS)),$(PYTHON))
+
+lowest:  ## run the tests on the oldest Python and the lowest versions of the libraries that are allowed
+	$(OLDEST) -m venv --clear $(VENV)-lowest
 	sed -n 's/^    "\([a-z0-9-]*\)>=\([0-9.]*\).*",$$/\1==\2/p' pyproject.toml > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
-	$(VENV)-lowest/bin/python -m pytest -n 4 --dist loadscope -m 'not alone'
+	$(VENV)-lowest/bin/python $(TEST)
+
+newest:  ## run the tests on the newest Python
+	$(NEWEST) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)-newest/bin/python $(TEST)
 
 format: $(VENV)/.development  ## format the code, and mend what lint can mend
 	$(BIN)/ruff format .
@@ -67,4 +81,4 @@ tools:  ## build promtool of Prometheus 3 and helm, which some tests need (needs
 	  github.com/prometheus/prometheus/cmd/promtool helm.sh/helm/v3/cmd/helm
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-lowest .coverage .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .coverage .hypothesis .mutants .mypy_cache .pytest_cache .ruff_cache build dist

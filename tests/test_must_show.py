@@ -47,8 +47,9 @@ class Scraping:
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.xdist_group("budget")
 def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_path: Path) -> None:
-    seconds = 85.0
+    seconds = 75.0
     quick = Simulator(scenarios(40), latency=(0.06, 0.1))
     slow = Simulator(scenarios(40), latency=(2.0, 2.0))
     (tmp_path / "quick").mkdir()
@@ -81,17 +82,20 @@ def test_the_budget_is_used_to_the_full_with_quick_and_with_slow_answers(tmp_pat
     # The second scrape finds the first 15 due again: new tasks then get every second start.
     assert all_read <= 75
     assert max(took) < 9.6
-    assert figures["quick"][0] >= 0.95
-    assert figures["quick"][1] <= 0.02
+    # One refusal teaches the pacing its margin, and one answer may be on its way at the end.
+    once = 1 / seconds
+    assert figures["quick"][0] >= 0.95 - 2 * once
+    assert figures["quick"][1] <= 0.02 + once
     assert figures["slow"][0] >= 0.90
 
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.xdist_group("two exporters")
 def test_two_exporters_on_one_key_share_it(tmp_path: Path) -> None:
-    """Ten times as fast as Mobizon allows, so that a minute shows what ten would."""
+    """Ten times as fast as Mobizon allows, so that half a minute shows what five would."""
     shared = Simulator(scenarios(80), interval=0.1, latency=(0.006, 0.01))
-    seconds = 45.0
+    seconds = 30.0
     with SimulatorThread(shared):
         folders = [tmp_path / name for name in ("a", "b")]
         for at, folder in enumerate(folders):
@@ -213,6 +217,7 @@ def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, 
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("two exporters")
 def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(scenarios(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(1))
@@ -227,6 +232,7 @@ def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Pat
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("two exporters")
 def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(scenarios(100), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(100), interval="10ms")
@@ -239,6 +245,7 @@ def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("two exporters")
 def test_requests_are_spaced_as_configured_on_the_wire(tmp_path: Path) -> None:
     with SimulatorThread(Simulator(scenarios(30), limit="off", latency=(0.0, 0.4))) as api:
         config = write_config(tmp_path, api.url, ids(30), interval="100ms")

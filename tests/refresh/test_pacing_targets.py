@@ -15,6 +15,8 @@ from tests.support.pacing_simulation import (
     with_script,
 )
 
+pytestmark = pytest.mark.untraced
+
 
 def mean(values: list[float]) -> float:
     return statistics.mean(values)

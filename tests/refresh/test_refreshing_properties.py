@@ -4,12 +4,15 @@ import itertools
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from exporter.errors import Reason
 from tests.support.fakes import Scrape, Wait, World, account, failure, reading
+
+pytestmark = pytest.mark.untraced  # simulates hours, and tracing them takes five times as long
 
 KEYS = ("A" * 40, "B" * 40)
 ASK_EXPIRES_AFTER = (

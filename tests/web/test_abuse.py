@@ -5,6 +5,7 @@ import gc
 import resource
 import socket
 import ssl
+import statistics
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import requests
 from exporter import simulator as sim
 from exporter.simulator import Simulator, SimulatorThread
 from tests.support.certificates import Authority
-from tests.support.processes import ExporterProcess, write_config
+from tests.support.processes import PATIENCE, ExporterProcess, write_config
 
 pytestmark = pytest.mark.alone
 
@@ -77,62 +78,74 @@ async def idle(port: int, tls: ssl.SSLContext | None) -> asyncio.StreamWriter:
     return writer
 
 
-async def attack(port: int, tls: ssl.SSLContext | None) -> dict[str, list[float]]:
+async def attack(port: int, tls: ssl.SSLContext | None, quiet: int) -> dict[str, list[float]]:
+    """What an exporter's peers see of it, and what those of a `quiet` one on the same machine do."""
     kept = await asyncio.gather(*(idle(port, tls) for _ in range(IDLE)))
     scrapes = [asyncio.ensure_future(get(port, tls, "/metrics")) for _ in range(WAITING)]
     drips = [asyncio.ensure_future(drip(port, tls, number)) for number in range(SLOW)]
-    health = []
+    figures: dict[str, list[float]] = {"health": [], "quiet": []}
     while not all(scrape.done() for scrape in scrapes):
-        head, took = await get(port, tls, "/-/healthy")
-        assert head.startswith(b"HTTP/1.1 200")
-        health.append(took)
+        for name, address in (("health", (port, tls)), ("quiet", (quiet, None))):
+            head, took = await get(*address, "/-/healthy")
+            assert head.startswith(b"HTTP/1.1 200")
+            figures[name].append(took)
         await asyncio.wait(scrapes, timeout=0.2)
     for scrape in scrapes:
         assert scrape.result()[0].startswith(b"HTTP/1.1 200")
     dropped = await asyncio.gather(*drips)
     for writer in kept:
         writer.transport.abort()
-    return {"health": health, "scrapes": [scrape.result()[1] for scrape in scrapes], "dropped": dropped}
+    return {**figures, "scrapes": [scrape.result()[1] for scrape in scrapes], "dropped": dropped}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # peers that are dropped leave transports behind
-@pytest.mark.parametrize("over", ["plain", "tls"])
-def test_slow_silent_and_idle_peers_harm_nobody(over: str, tmp_path: Path) -> None:
-    flags, tls = [], None
-    if over == "tls":
-        authority = Authority(tmp_path)
-        pair = authority.server()
-        (tmp_path / "web.yaml").write_text(
-            f"tls_server_config: {{cert_file: {pair.cert.name}, key_file: {pair.key.name}}}\n"
-        )
-        flags = ["--web.config.file", str(tmp_path / "web.yaml")]
-        tls = ssl.create_default_context(cafile=str(authority.cert))
+def test_slow_silent_and_idle_peers_harm_nobody(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    (tmp_path / "web.yaml").write_text(
+        f"tls_server_config: {{cert_file: {pair.cert.name}, key_file: {pair.key.name}}}\n"
+    )
+    web = ("--web.config.file", str(tmp_path / "web.yaml"))
+    trusting = ssl.create_default_context(cafile=str(authority.cert))
     with SimulatorThread(Simulator({1: sim.stalled()})) as api:
         api.faults[1] = sim.hang()  # so that scrapes wait
-        config = write_config(tmp_path, api.url, [1], extra="  timeout: 15s\n")
-        with ExporterProcess("--config.file", str(config), *flags) as exporter:
-            port = int(exporter.url.rpartition(":")[2])
-            before = exporter.memory()
-            figures = asyncio.run(attack(port, tls))
+        config = ("--config.file", str(write_config(tmp_path, api.url, [1], extra="  timeout: 8s\n")))
+        with (
+            ExporterProcess(*config) as plain,
+            ExporterProcess(*config, *web) as encrypted,
+            ExporterProcess(*config) as quiet,
+        ):
+            attacked = {"plain": plain, "tls": encrypted}
+            ports = [int(one.url.rpartition(":")[2]) for one in (plain, encrypted, quiet)]
+            before = {over: one.memory() for over, one in attacked.items()}
+
+            async def attacks() -> dict[str, dict[str, list[float]]]:
+                both = attack(ports[0], None, ports[2]), attack(ports[1], trusting, ports[2])
+                return dict(zip(attacked, await asyncio.gather(*both), strict=True))
+
+            results = asyncio.run(attacks())
             gc.collect()  # here, for in a later test the warnings would fail that one
-            peak = exporter.memory("VmHWM")
-            assert exporter.stop() == 0
-            assert "Traceback" not in exporter.output()
-    print(
-        f"{over}: health at most {max(figures['health']) * 1000:.0f} ms, scrapes served within"
-        f" {max(figures['scrapes']):.1f} s, the last slow peer dropped after {max(figures['dropped']):.0f} s,"
-        f" memory {before / 1e6:.0f} to {peak / 1e6:.0f} MB"
-    )
-    assert max(figures["health"]) < 0.5
-    assert max(figures["dropped"]) < 60
-    assert peak < 200e6
+            peaks = {over: one.memory("VmHWM") for over, one in attacked.items()}
+            for one in attacked.values():
+                assert one.stop() == 0
+                assert "Traceback" not in one.output()
+    for over, figures in results.items():
+        health, at_rest = statistics.median(figures["health"]), statistics.median(figures["quiet"])
+        print(
+            f"{over}: health {health * 1000:.0f} ms ({at_rest * 1000:.0f} ms of an exporter at rest),"
+            f" scrapes served within {max(figures['scrapes']):.1f} s, the last slow peer dropped after"
+            f" {max(figures['dropped']):.0f} s, memory {before[over] / 1e6:.0f} to {peaks[over] / 1e6:.0f} MB"
+        )
+        assert len(figures["health"]) >= 10, "it is answered while scrapes wait"
+        assert health < 5 * at_rest + 0.05
+        assert max(figures["dropped"]) < 60
+        assert peaks[over] < 200e6
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/", "/api/v1/tasks"])
-def test_a_thousand_peers_that_have_hung_up_cost_nothing_any_more(path: str, tmp_path: Path) -> None:
+def test_a_thousand_peers_that_have_hung_up_cost_nothing_any_more(tmp_path: Path) -> None:
     """The tasks stay due, and each answer is news to every scrape that waits."""
-    listed = list(range(1, 201))
+    listed = list(range(1, 401))
     with SimulatorThread(Simulator({number: sim.stalled() for number in listed}, limit="off")) as api:
         config = write_config(tmp_path, api.url, listed, interval="100ms")
         with ExporterProcess("--config.file", str(config)) as exporter:
@@ -144,17 +157,21 @@ def test_a_thousand_peers_that_have_hung_up_cost_nothing_any_more(path: str, tmp
                 return exporter.cpu_seconds() - before
 
             assert requests.get(exporter.url + "/api/v1/tasks", timeout=5).ok  # which asks for every task
-            before, files = cpu_of(3), exporter.open_files()
-            for _ in range(1000):
-                with socket.create_connection(address) as peer:
-                    peer.sendall(
-                        f"GET {path} HTTP/1.1\r\nHost: x\r\n"
-                        "X-Prometheus-Scrape-Timeout-Seconds: 300\r\n\r\n".encode()
-                    )
-            time.sleep(2)
-            after = cpu_of(3)
-            print(f"{path}: CPU in 3 s {before:.2f} s before, {after:.2f} s after")
-            assert after < 2 * before + 0.15
-            assert exporter.open_files() <= files + 2
+            before, files = cpu_of(2), exporter.open_files()
+            for path in ("/metrics", "/", "/api/v1/tasks"):
+                for _ in range(1000):
+                    with socket.create_connection(address) as peer:
+                        peer.sendall(
+                            f"GET {path} HTTP/1.1\r\nHost: x\r\n"
+                            "X-Prometheus-Scrape-Timeout-Seconds: 300\r\n\r\n".encode()
+                        )
+                deadline = time.monotonic() + PATIENCE
+                while exporter.open_files() > files + 2:
+                    assert time.monotonic() < deadline, f"{path}: connections stay open"
+                    time.sleep(0.05)
+                after = cpu_of(2)
+                print(f"{path}: CPU in 2 s {before:.2f} s before, {after:.2f} s after")
+                assert after < 2 * before + 0.1, path
+                assert len({request.task_id for request in api.requests}) < len(listed), "some are still due"
             assert exporter.stop() == 0
             assert "Traceback" not in exporter.output()

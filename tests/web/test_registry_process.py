@@ -98,6 +98,7 @@ def threads(exporter: ExporterProcess) -> int:
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.xdist_group("waiters")
 def test_five_hundred_waiters_on_fifty_tasks_beside_scrapes(tmp_path: Path) -> None:
     """Ids up to 45 end at some time; the last five never do."""
     scenarios: dict[int, Scenario] = {
@@ -165,6 +166,7 @@ def test_five_hundred_waiters_on_fifty_tasks_beside_scrapes(tmp_path: Path) -> N
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("waiters")
 def test_the_end_of_a_task_is_known_to_its_waiter_soon(tmp_path: Path) -> None:
     simulator = Simulator({5: sim.growing(4)}, latency=(0.08, 0.08))
     with SimulatorThread(simulator):
