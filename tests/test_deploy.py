@@ -657,7 +657,13 @@ def test_ci_runs_what_people_run_on_every_supported_python() -> None:
     assert [step["run"] for step in check["steps"] if "run" in step] == [".ci/run"]
     classifiers = PROJECT["project"]["classifiers"]
     named = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in classifiers]
-    assert check["strategy"]["matrix"]["python"] == [found[1] for found in named if found]
+    supported = [found[1] for found in named if found]
+    assert check["strategy"]["matrix"]["python"] == supported
+    lowest = WORKFLOWS["ci"]["jobs"]["lowest"]
+    assert lowest["container"] == f"python:{supported[0]}-bookworm"
+    assert [step["run"] for step in lowest["steps"] if "run" in step] == ["make lowest"]
+    minors = " ".join(version.removeprefix("3.") for version in supported)
+    assert f"$(foreach minor,{minors}," in (ROOT / "Makefile").read_text("utf-8")
 
 
 def test_only_the_jobs_of_a_release_may_publish() -> None:
