@@ -14,7 +14,7 @@ from exporter.refresh.task import TaskState
 from exporter.refresh.turns import HEALTHY_STARTS, Turns
 from tests.support.fakes import START, Outcome, World, account, failure, reading
 
-pytestmark = pytest.mark.untraced  # simulates hours, and tracing them takes five times as long
+pytestmark = pytest.mark.untraced
 
 LIVE = range(1, 11)
 

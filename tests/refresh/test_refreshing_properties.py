@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from exporter.errors import Reason
 from tests.support.fakes import Scrape, Wait, World, account, failure, reading
 
-pytestmark = pytest.mark.untraced  # simulates hours, and tracing them takes five times as long
+pytestmark = pytest.mark.untraced
 
 KEYS = ("A" * 40, "B" * 40)
 ASK_EXPIRES_AFTER = (
