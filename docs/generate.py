@@ -20,7 +20,7 @@ from exporter.config.load import load_config
 from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
-from exporter.model import FINAL, STATES, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
+from exporter.model import FINAL, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
 from exporter.refresh import backoff, task
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _mistakes() -> str:
 
 _NOTES: Final = {
     "mobizon_task_status": "Undocumented numbers are exported as they are",
+    "mobizon_task_up": "Absent before the first request",
     "mobizon_task_error": "Absent after a reading",
     "mobizon_up": (
         "1 also after an answer that concerns the task alone, such as `not_found`. Absent before the first "
@@ -119,15 +120,6 @@ _NOTES: Final = {
     "mobizon_task_duration_seconds": "The state file keeps the time of the first reading",
 }
 """What the HELP text of a metric has no room for."""
-
-_STATES: Final = {
-    "waiting": ("0", "not begun"),
-    "in_progress": ("1", "begun"),
-    "completed": ("2", "done; final"),
-    "rejected": ("3", "Mobizon will not carry it out; final"),
-    "not_found": ("none", "Mobizon knows no such task"),
-    "unknown": ("none, or another number", "not read yet, too old, or an undocumented status"),
-}
 
 _REASONS: Final = {
     Reason.NOT_FOUND: (
@@ -181,10 +173,6 @@ def metrics() -> str:
         metrics=_table(
             ("metric", "type", "value"),
             [_metric(family) for family in families if family.name.startswith("mobizon_")],
-        ),
-        states=_table(
-            ("state", "`mobizon_task_status`", "meaning"),
-            [(f"`{state}`", *_STATES[state]) for state in STATES],
         ),
         task_first=f"{task.FIRST_TASK_DELAY:g}",
         task_most=f"{task.MAX_TASK_DELAY:g}",
@@ -240,8 +228,8 @@ def _sample() -> Snapshot:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    first, *others = (f"| {' | '.join(line)} |" for line in (head, *rows))
+    return "\n".join((first, "|---" * len(head) + "|", *others))
 
 
 def main() -> int:

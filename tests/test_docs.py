@@ -28,6 +28,7 @@ from exporter.config.watch import ConfigWatch
 from exporter.errors import ConfigError, Reason
 from exporter.mobizon.client import MAX_BODY
 from exporter.mobizon.threads import FILES_PER_THREAD, MAX_THREADS
+from exporter.model import STATES
 from exporter.refresh import backoff, pacing, task
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.web import auth, routes, server, webconfig
@@ -471,18 +472,17 @@ def flags() -> dict[str, argparse.Action]:
 
 
 def test_the_table_of_flags_is_that_of_the_command() -> None:
-    rows = table("docs/configuration.md", "flag", "default", "meaning")
+    """Each with its default, or with a placeholder in capitals where there is none."""
     expected = {}
     for flag, action in flags().items():
-        if flag == "--web.listen-address":
-            expected[flag] = "`:10117`"
-        elif flag in {"--help", "--version"}:
-            expected[flag] = ""
-        elif action.nargs == 0:
-            expected[flag] = "off"
-        else:
-            expected[flag] = f"`{action.default}`" if action.default is not None else "none"
-    assert {in_code(name)[0]: default for name, default, _ in rows} == expected
+        default = ":10117" if flag == "--web.listen-address" else action.default
+        expected[flag] = "" if action.nargs == 0 else default
+    documented: dict[str, str | None] = {}
+    for cell, _ in table("docs/configuration.md", "flag and default", "meaning"):
+        for written in in_code(cell):
+            flag, _, value = written.partition("=")
+            documented[flag] = None if value.isupper() else value
+    assert documented == {flag: value if value is None else str(value) for flag, value in expected.items()}
     assert '":10117"' in (ROOT / "exporter/cli.py").read_text()
 
 
@@ -569,6 +569,11 @@ def test_what_the_design_points_at_is_there() -> None:
         assert len(found) == len(files), places
         for name in set(in_code(places)) - set(files):
             assert any(name in path.read_text("utf-8") for path in found), name
+
+
+def test_every_state_is_documented() -> None:
+    _, _, text = reads_like("docs/metrics.md").partition("`mobizon_tasks` always has six: ")
+    assert in_code(text.partition(".")[0]) == list(STATES)
 
 
 def test_every_reason_has_a_remedy() -> None:
