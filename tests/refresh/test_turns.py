@@ -69,6 +69,9 @@ def test_those_asked_at_the_same_time_keep_their_order_but_for_one_that_keeps_it
 
 def test_those_never_asked_about_come_first_but_not_twice_in_a_row_while_a_healthy_one_is_due() -> None:
     due = Due()
+    due.add("c", 9.0)
+    due.add("0")
+    assert due.starts(2) == ["0", "c"]
     for name in "123":
         due.add(name)
     assert due.starts(1) == ["1"]

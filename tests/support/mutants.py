@@ -28,16 +28,13 @@ EQUIVALENT: Final = ROOT / "tests/mutants-equivalent.toml"
 MIN_SCORE: Final = 90.0
 KILLED: Final = {"killed", "timeout", "segfault"}
 
-REFRESHER: Final = ("refresh/test_refresher.py", "refresh/test_waits.py")
-FAIRNESS: Final = "refresh/test_fairness.py"
-LONG: Final = (f"{FAIRNESS}::TestDeadIds", "refresh/test_refresher.py::TestNoThread")  # left out
 REGISTRY: Final = ("config/test_registry.py",)
 TESTS: Final = {  # of each module
     "refresh/pacing": ("refresh/test_pacing.py",),
     "refresh/backoff": ("refresh/test_backoff.py",),
     "refresh/waits": ("refresh/test_waiting.py",),
     "refresh/turns": ("refresh/test_turns.py",),
-    "refresh/schedule": (FAIRNESS, "refresh/test_ages.py", *REFRESHER),
+    "refresh/schedule": ("refresh/test_schedule.py",),
     "mobizon/response": ("mobizon/test_response.py",),
     "mobizon/call": ("mobizon/test_call.py",),
     "config/registration": ("config/test_registration.py",),
@@ -56,7 +53,8 @@ do_not_mutate_patterns =
     \blog\.(info|warning|error|exception)\(
 pytest_add_cli_args =
     --hypothesis-profile=mutants
-    {deselected}
+    -k
+    not Durability
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 4
@@ -111,10 +109,7 @@ def statuses(module: str, workers: int) -> dict[str, str]:
     with (folder / "tests/conftest.py").open("a", encoding="utf-8") as conftest:
         conftest.write(PROFILE)
     tests = "\n    ".join(f"tests/{test}" for test in TESTS[module])
-    deselected = "\n    ".join(f"--deselect=tests/{test}" for test in LONG)
-    (folder / "setup.cfg").write_text(
-        SETTINGS.format(module=module, tests=tests, deselected=deselected), "utf-8"
-    )
+    (folder / "setup.cfg").write_text(SETTINGS.format(module=module, tests=tests), "utf-8")
     mutmut(folder, "run", "--max-children", str(workers))
     rows = (line.strip().split(": ") for line in mutmut(folder, "results", "--all", "true").splitlines())
     return {row[0]: row[1] for row in rows}
