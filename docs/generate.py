@@ -49,9 +49,7 @@ api:
   url: https://api.mobizon.kz
   key_fil: mobizon_key
 tasks:
-  - 0123
   - {id: 124, labels: {job: crm}}
-stale_after: 5 minutes
 """
 
 
@@ -147,7 +145,7 @@ _REASONS: Final = {
     Reason.HTTP_ERROR: (
         "any other HTTP status but 200",
         "task",
-        "check `api.url` and the proxy, or wait: an outage",
+        "check `api.url` and the proxy; it may be an outage",
     ),
     Reason.INVALID_RESPONSE: (
         "no JSON, no progress, progress outside 0-100, or over 64 KiB",
