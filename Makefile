@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
-TEST := -m pytest -n 4 --dist loadscope -m 'not alone'
+TEST := -m pytest -n 4 --dist worksteal -m 'not alone'
 
 .PHONY: help demo test check lint versions lowest newest format alerts dashboards screenshot bench mutants tools clean
 

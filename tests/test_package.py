@@ -180,9 +180,13 @@ def test_the_wheel_installs_by_itself_and_serves_the_demo(dist: Dist, tmp_path: 
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))
     }
-    subprocess.run([interpreter, "-m", "venv", str(tmp_path / "venv")], check=True, env=environ)
-    install = [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", str(dist.wheel)]
-    installed = subprocess.run(install, capture_output=True, text=True, check=False, env=environ)
+    subprocess.run(
+        [interpreter, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True, env=environ
+    )
+    pip = [sys.executable, "-m", "pip", "--python", str(tmp_path / "venv/bin/python"), "--quiet"]
+    installed = subprocess.run(
+        [*pip, "install", str(dist.wheel)], capture_output=True, text=True, check=False, env=environ
+    )
     assert installed.returncode == 0, installed.stderr
     command = [str(tmp_path / "venv/bin/mobizon-exporter"), "--demo", "--web.listen-address=127.0.0.1:0"]
     with subprocess.Popen(

@@ -149,4 +149,4 @@ class TaskLists(RuleBasedStateMachine):
 
 
 TestTaskLists = TaskLists.TestCase
-TestTaskLists.settings = settings(max_examples=1000, stateful_step_count=20, deadline=None)
+TestTaskLists.settings = settings(max_examples=300, stateful_step_count=20, deadline=None)

@@ -39,7 +39,7 @@ class TestDeadIds:
             world.scrape()
             world.loop.advance(1)
         oldest = []
-        for _ in range(400):
+        for _ in range(150):
             world.scrape()
             world.loop.advance(1)
             oldest.append(oldest_live_reading(world))
@@ -64,7 +64,7 @@ class TestDeadIds:
             world.scrape()
             world.loop.advance(every)
         world.api.answer = noted
-        for _ in range(6000 // every):
+        for _ in range(3000 // every):
             asked = world.loop.now
             world.scrape()
             world.loop.advance(every)

@@ -31,6 +31,7 @@ class ExporterProcess:
         port: int = 0,
         environ: dict[str, str] | None = None,
         most_files: int | None = None,
+        program: tuple[str, ...] = ("-m", "exporter"),
     ) -> None:
         self.lines: list[str] = []
         self.url = ""
@@ -38,7 +39,7 @@ class ExporterProcess:
         self.started_at = time.monotonic()
         limit = ["prlimit", f"--nofile={most_files}"] if most_files else []
         self.process = subprocess.Popen(
-            [*limit, sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *flags],
+            [*limit, sys.executable, *program, f"--web.listen-address=127.0.0.1:{port}", *flags],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,

@@ -36,6 +36,7 @@ CHROMIUM_ARGUMENTS = [
 PHONE = {"width": 360, "height": 740}
 MARKUP = """"><img src=x onerror=alert(1)>'{{ 7*7 }}&amp;"""
 PERIOD = 5000  # milliseconds from an update to the next, as status.js has it
+RELOADS = '<meta http-equiv="refresh" content="15">'
 MOVES = 30_000  # milliseconds in which something of the demo surely moves
 
 
@@ -154,6 +155,13 @@ def accessibility_violations(page: Page) -> list[str]:
     ]
 
 
+def reload_soon(route: Route) -> None:
+    """The page, with a second in the place of fifteen."""
+    answer = route.fetch()
+    assert RELOADS in answer.text()
+    route.fulfill(response=answer, body=answer.text().replace(RELOADS, RELOADS.replace("15", "1")))
+
+
 def update(page: Page) -> None:
     """Has the page ask now, as one does that is seen again."""
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -227,6 +235,8 @@ def test_it_is_dark_where_that_is_preferred(visit: Visit) -> None:
 
 def test_it_is_complete_and_current_without_javascript(visit: Visit) -> None:
     page = visit(java_script_enabled=False)
+    assert "<noscript>" + RELOADS in page.content()
+    page.route(lambda url: urlsplit(url).path == "/", reload_soon)
     expect(page.locator(".task")).to_have_count(10)
     page.get_by_role("searchbox").fill("monthly")
     page.get_by_role("button", name="Apply").click()

@@ -69,10 +69,10 @@ class Clients:
 
 @pytest.mark.slow
 def test_what_was_answered_survives_a_kill_at_any_moment(tmp_path: Path) -> None:
-    """Ten rounds of 1,000 registrations by 50 clients."""
+    """Five rounds of 1,000 registrations by 50 clients."""
     config, registry = write_config(tmp_path, NOWHERE, []), tmp_path / "registry.json"
     clients = Clients()
-    for _ in range(10):
+    for _ in range(5):
         with ExporterProcess(*flags(config, registry)) as exporter:
             kill_after = clients.answers + clients.random.randrange(1, 1250)
             asyncio.run(clients.run(exporter, 50, 20, kill_after))
