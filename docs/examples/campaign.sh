@@ -26,7 +26,7 @@ mobizon campaign/addRecipients --data "id=$campaign" --data-urlencode "recipient
   fail "Mobizon does not answer"
 id=$(jq -e 'select(.code == 100) | .data | tonumber' "$answer") || fail "no load was started: $(cat "$answer")"
 
-# curl retries 429 and 5xx by itself, and honours Retry-After.
+# curl itself retries where that may help, and honours Retry-After.
 curl --request PUT --header 'Content-Type: application/json' --data "{\"name\": \"campaign-$campaign\"}" \
   --retry "$tries" --retry-delay "$pause" --retry-connrefused --max-time 60 \
   --silent --show-error --fail-with-body --output "$answer" "$exporter/api/v1/tasks/$id" ||
