@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 
 PASSPHRASE = b"a passphrase"
 
+# Python 3.13 and later demand it of an authority, and the identifiers of keys.
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -49,6 +62,7 @@ class Authority:
             _blank(self._name, self._key, days=365)
             .issuer_name(self._name)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(SIGNS_CERTIFICATES, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -68,6 +82,9 @@ class Authority:
         builder = (
             _blank(subject, key, days)
             .issuer_name(self._name)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         )
         if sans:
@@ -124,4 +141,5 @@ def _blank(subject: x509.Name, key: Key, days: int) -> x509.CertificateBuilder:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=365))
         .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
