@@ -63,7 +63,7 @@ def _tasks(tasks: int, repeat: int) -> dict[str, float]:
 
 
 def _accounts(number_of_accounts: int) -> dict[str, float]:
-    served = serve(number_of_accounts, 15.0)
+    served = serve(number_of_accounts, window=15.0, warm=12.0)
     return {
         "cores busy, were all answered": 100 * served.cores / served.answered,
         "MB of memory": served.memory,
