@@ -23,7 +23,7 @@ import yaml
 from exporter import __version__, cli
 from exporter.mobizon.threads import MAX_THREADS
 from exporter.web.server import MAX_CONNECTIONS
-from tests.support.processes import ROOT, ExporterProcess
+from tests.support.processes import PATIENCE, ROOT, ExporterProcess
 from tests.support.promtools import alertmanager, free_port, prometheus
 from tests.support.tools import need
 
@@ -135,7 +135,7 @@ def test_the_image_tells_what_it_is() -> None:
     assert {rest for name, rest in final_stage() if name == "ARG"} == {"VERSION=unknown", "REVISION=unknown"}
     revision = {"MOBIZON_EXPORTER_REVISION": "0a1b2c"}
     with ExporterProcess("--demo", environ=revision) as process:
-        assert 'revision="0a1b2c"' in process.scrape()
+        assert 'revision="0a1b2c"' in process.scrape(1, PATIENCE)
     assert environment()["MOBIZON_EXPORTER_REVISION"] == "$REVISION"
 
 

@@ -99,7 +99,7 @@ def test_every_panel_shows_data_of_the_demo_and_none_fails_without_tasks(demo: s
             missing.difference_update({where for where in missing if server.query(wanted[where])})
             return not missing or time.monotonic() - began > 120
 
-        promtools.wait_until(all_shown, "every panel has been asked", patience=150)
+        promtools.wait_until(all_shown, "every panel has been asked", patience=150, every=1)
         assert missing == set(), server.targets()
         _states_of_the_demo_are_shown(server)
         _task_variable_names_tasks(server)

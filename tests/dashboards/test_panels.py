@@ -97,6 +97,7 @@ def test_annotations_mark_alerts_and_restarts(screen: Screens) -> None:
     assert float(restart["value"][1]) == 1000 * (recorded.END - 3600)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_every_query_of_five_hundred_tasks_over_six_hours_is_cheap(tmp_path: Path) -> None:
     samples = recorded.Samples()

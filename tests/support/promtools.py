@@ -25,12 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 
 
-def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Asks ten times a second until the condition is true; AssertionError if it does not become so."""
+def wait_until(
+    condition: Callable[[], object], what: str, patience: float = PATIENCE, every: float = 0.1
+) -> None:
+    """Asks every so many seconds until the condition is true; AssertionError if it does not become so."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from exporter import simulator as sim
+from exporter.cli import main
 from exporter.config.registry_file import Entry, RegistryFile, parse
 from exporter.model import Reading, Remembered, TaskSource, TaskSpec
 from exporter.simulator import Scenario, Simulator, SimulatorThread
@@ -289,10 +290,13 @@ class TestStarting:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @pytest.mark.parametrize("written", ["0s", "7", "-1d", "week", ""])
-    def test_how_long_finished_tasks_are_kept_is_a_duration(self, written: str) -> None:
-        done = self.run(f"--registry.keep-finished={written}")
-        assert done.returncode == 2
-        assert "argument --registry.keep-finished: expected a duration" in done.stderr
+    def test_how_long_finished_tasks_are_kept_is_a_duration(
+        self, written: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main([f"--registry.keep-finished={written}"])
+        assert ended.value.code == 2
+        assert "argument --registry.keep-finished: expected a duration" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("address", "users", "warned"),
@@ -320,7 +324,7 @@ class TestStarting:
             config = write_config(
                 tmp_path, simulator.url, [6], interval="50ms", extra="drop_finished_after: 1ms\n"
             )
-            arguments = (*flags(config, registry), "--registry.keep-finished=20s")
+            arguments = (*flags(config, registry), "--registry.keep-finished=12s")
             with ExporterProcess(*arguments) as exporter:
                 url = f"{exporter.url}/api/v1/tasks/5"
                 assert (
