@@ -30,10 +30,11 @@ CONFIGURATION: Final = (
     f" * (mobizon_exporter_task_file_errors{{{TARGET}}} == bool 0))"
 )
 RELOADED: Final = f"mobizon_exporter_config_last_reload_success_timestamp_seconds{{{TARGET}}}"
-SERVED: Final = {"0": ("down", "red"), "1": ("up", "green")}
-# Those that are down, then those of which it is not known.
+UP: Final = {"0": ("down", "red"), "1": ("up", "green")}
+AVAILABLE: Final = {"-1": ("not asked", "gray"), "0": ("unavailable", "red"), "1": ("available", "green")}
+# Those for which the API is unavailable, then those of which it is not known.
 DOWN_FIRST: Final = (
-    f"0 * min by ({BY}) ({promql.UP} == 0) + 2 or 0 * min by ({BY}) ({promql.UNSERVED}) + 1"
+    f"0 * min by ({BY}) ({promql.UP} == 0) + 2 or 0 * min by ({BY}) ({promql.NOT_AVAILABLE}) + 1"
     f" or 0 * max by ({BY}) ({INTERVAL})"
 )
 VALID: Final = {"0": ("invalid", "red"), "1": ("valid", "green")}
@@ -58,27 +59,27 @@ def board() -> dashboard.Dashboard:
 
 
 def _stats() -> list[dashboard.Panel]:
-    # Down first, then what is known not to be, then that nothing is: no active task, or no answer yet.
-    not_served = (
+    # Those known to be unavailable, then 0 where all are known not to be, then that nothing is known.
+    unavailable = (
         f"count({promql.UP} == 0)"
-        f" or (0 * count({promql.UP} == 1) unless count({promql.UNSERVED} or {EXPORTERS} == 0))"
+        f" or (0 * count({promql.UP} == 1) unless count({promql.NOT_AVAILABLE} or {EXPORTERS} == 0))"
         f" or {promql.NONE_KNOWN_VALUE}"
     )
     return [
         stat_panel(
             Head("Exporter", "Whether Prometheus can scrape it: each that it could in the time shown above."),
             Query(f"min by (instance) ({EXPORTERS})", "{{instance}}", instant=True),
-            mappings=SERVED,
+            mappings=UP,
             steps=thresholds(),
             on_background=True,
         ),
         stat_panel(
             Head(
-                "Accounts not served",
-                "Accounts that Mobizon does not serve; the table says which. None known: nothing has been "
-                "asked, for no task is active, or nothing has been answered yet, or an exporter is down.",
+                "Accounts unavailable",
+                "Accounts for which the API is unavailable; the table names them. None known: no task is "
+                "active, no request has been answered yet, or an exporter is down.",
             ),
-            Query(not_served, instant=True),
+            Query(unavailable, instant=True),
             mappings={str(promql.NONE_KNOWN): ("none known", "gray")},
             steps=thresholds((0, "green"), (1, "red")),
             on_background=True,
@@ -99,7 +100,6 @@ def _stats() -> list[dashboard.Panel]:
 
 
 def _accounts() -> dashboard.Panel:
-    served = value_map({**SERVED, "-1": ("not asked", "gray")})
     used = {
         "mode": "absolute",
         "steps": [{"color": "text", "value": None}, {"color": "orange", "value": 0.95}],
@@ -128,7 +128,7 @@ def _accounts() -> dashboard.Panel:
         [
             Column("account", "Account"),
             Column("instance", "Instance"),
-            Column("Value #A", "API", {"mappings": served, **ON_COLOR, **width(120)}),
+            Column("Value #A", "API", {"mappings": value_map(AVAILABLE), **ON_COLOR, **width(120)}),
             Column(
                 "Value #B",
                 "Budget used",

@@ -24,10 +24,10 @@ EXPORTERS: Final = f"(up{{{TARGET}}} and on (job, instance) last_over_time({BUIL
 TASKS: Final = f"mobizon_tasks{{{ACCOUNT}}}"
 ACTIVE: Final = f'sum by ({BY_ACCOUNT}) (mobizon_tasks{{{ACCOUNT}, status!~"completed|rejected"}})'
 UP: Final = f"mobizon_up{{{ACCOUNT}}}"
-UNSERVED: Final = f"({ACTIVE} > 0 unless on ({BY_ACCOUNT}) {UP} == 1)"
+NOT_AVAILABLE: Final = f"({ACTIVE} > 0 unless on ({BY_ACCOUNT}) {UP} == 1)"
 UNREAD: Final = f'sum(mobizon_tasks{{{ACCOUNT}, status="unknown"}})'
-# Zero where every task has been read and every account with active tasks is served, else nothing.
-ZERO: Final = f"({UNREAD} == 0 unless count({UNSERVED} or {EXPORTERS} == 0))"
+# Zero where every task has been read and every account with active tasks is available, else nothing.
+ZERO: Final = f"({UNREAD} == 0 unless count({NOT_AVAILABLE} or {EXPORTERS} == 0))"
 
 NONE_KNOWN: Final = -1
 EXPORTER_DOWN: Final = -2
@@ -48,9 +48,9 @@ def stalled(at: str = "") -> str:
 
 
 def failing(at: str = "") -> str:
-    """The last request failed, or the account is not served."""
+    """The last request failed, or the API is unavailable for the account."""
     error = f"mobizon_task_error{{{TASK}}}{at}"
-    return f"max by ({BY}) ({error} or {_of_down_account(at)})"
+    return f"max by ({BY}) ({error} or {_of_unavailable_account(at)})"
 
 
 def status_or_unread() -> str:
@@ -59,15 +59,15 @@ def status_or_unread() -> str:
 
 
 def error() -> str:
-    """The same with the reason, which the account's own lack of service takes where there is no other."""
-    of_account = f"max by ({BY}) ({_of_down_account()})"
+    """The same with the reason, which is the account's where there is no other."""
+    of_account = f"max by ({BY}) ({_of_unavailable_account()})"
     return (
         f"max by ({BY}, reason) (mobizon_task_error{{{TASK}}})"
-        f' or on ({BY}) label_replace({of_account}, "reason", "account down", "", "")'
+        f' or on ({BY}) label_replace({of_account}, "reason", "API unavailable", "", "")'
     )
 
 
-def _of_down_account(at: str = "") -> str:
+def _of_unavailable_account(at: str = "") -> str:
     return f"(mobizon_task_status{{{TASK}}}{at} < 2 and on ({BY_ACCOUNT}) {UP}{at} == 0)"
 
 
@@ -146,7 +146,7 @@ def count_of_stalled() -> str:
 
 
 def count_of_failing() -> str:
-    """Tasks whose last request failed, all active ones of an account that is down; -2: the exporter is."""
+    """Tasks whose last request failed, all active ones of unavailable accounts; -2: the exporter is down."""
     of_accounts = (
         f"{ACTIVE} and on ({BY_ACCOUNT}) {UP} == 0 or count by ({BY_ACCOUNT}) (mobizon_task_error{{{TASK}}})"
     )

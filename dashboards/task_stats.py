@@ -19,7 +19,7 @@ NOT_COUNTS: Final = {
 
 def alarms() -> list[dashboard.Panel]:
     """What is wrong; green only where each task is known not to be."""
-    none_known = "None known: some task has not been read, or an account or the exporter is down."
+    none_known = "None known: some task has not been read, the API is unavailable, or the exporter is down."
     panels = [
         ("Rejected", "Tasks that Mobizon will not carry out.", promql.count_of(_has_status(3)), "red"),
         (
@@ -34,8 +34,8 @@ def alarms() -> list[dashboard.Panel]:
         (
             "Failing",
             (
-                "Tasks whose last request failed, that Mobizon does not know, or whose account is not "
-                "served: then all of its active tasks, whichever are chosen above."
+                "Tasks whose last request failed or that Mobizon does not know. While the API is unavailable "
+                "for an account: all of its active tasks, whichever are chosen above."
             ),
             promql.count_of_failing(),
             "orange",

@@ -136,7 +136,7 @@ _REASONS: Final = {
         "replace the key in `key_file`; it is read at the next scrape",
     ),
     Reason.WRONG_HOST: (
-        "code 13: another country's host serves the account",
+        "code 13: the account belongs to another country's host",
         "account",
         "set `api.url` to the host that the log names",
     ),

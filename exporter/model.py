@@ -198,7 +198,7 @@ class AccountView:
     failures: Mapping[Reason, int]
     durations: Durations
     tasks: tuple[TaskView, ...]
-    failure: Failure | None = None  # why the account is not served
+    failure: Failure | None = None  # why the API is unavailable for the account
     finished: Mapping[Status, int] = field(default_factory=dict)
     task_durations: Mapping[Status, Durations] = field(default_factory=dict)
 

@@ -35,7 +35,7 @@ class AccountState:
         self.timer: Timer | None = None  # of the next start
         self.retired = False
         self.log = TaskLog(settings.name)
-        self.failure: Failure | None = None  # why it is not served
+        self.failure: Failure | None = None  # why the API is unavailable for it
         self._views: dict[int, TaskView] = {}
 
     def configure(self, settings: Account, budget: Budget, counters: Counters) -> None:
@@ -69,7 +69,7 @@ class AccountState:
     def finish(self, request: InFlight, outcome: Reading | ApiError, at: Instant) -> bool:
         """Take what a request has brought; whether it shows that its task is finished."""
         task, schedule = request.task, self.schedule
-        before, was_served = task.reading, not schedule.backing_off
+        before, was_available = task.reading, not schedule.backing_off
         says_nothing = isinstance(outcome, ApiError) and schedule.says_nothing(request, outcome)
         schedule.finish(request, outcome, at)
         if says_nothing:
@@ -77,18 +77,18 @@ class AccountState:
         self.counters.request_durations.observe(at.monotonic - request.started)
         if isinstance(outcome, ApiError):
             self.counters.failures[outcome.reason] += 1
-        is_served = not schedule.backing_off
-        if is_served and schedule.backoff.up:
+        available = not schedule.backing_off
+        if available and schedule.backoff.up:
             self.failure = None
         elif isinstance(outcome, ApiError):
             since = self.failure.since if self.failure else at.wall
             self.failure = Failure(outcome.reason, outcome.detail, since)
         self._forget_failure_if_idle()
-        if is_served is not was_served:
-            self.log.account(outcome, is_served=is_served)
+        if available is not was_available:
+            self.log.account(outcome, available=available)
         if schedule.tasks.get(task.spec.id) is not task:  # it has left the list
             return False
-        self.log.task(task, before, account_is_served=is_served)
+        self.log.task(task, before, available=available)
         if not isinstance(outcome, Reading) or not outcome.final:
             return False
         if before and not before.final:
@@ -150,7 +150,7 @@ class AccountState:
         return self._task_view(task, at, config.stale_after) if task else None
 
     def _forget_failure_if_idle(self) -> None:
-        if not self.schedule.active:  # nothing is asked, so whether the account is served is not known
+        if not self.schedule.active:  # nothing is asked, so whether the API is available is not known
             self.failure = None
 
     def _task_view(self, task: TaskState, at: Instant, stale_after: float) -> TaskView:

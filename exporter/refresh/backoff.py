@@ -36,7 +36,7 @@ class Backoff:
         return self._delay > 0
 
     def served(self) -> None:
-        """A request was answered in a way that proves the account is served."""
+        """A request was answered in a way that proves the API available for the account."""
         self.up = True
         self._delay = 0.0
         self._unreachable = self._failed = 0

@@ -188,7 +188,7 @@ class Refresher:
         return tuple(account.view(at, self._config) for account in self._accounts)
 
     def account_failures(self) -> dict[str | None, Failure | None]:
-        """The accounts, as configured, and why each is not served; None while it is."""
+        """The accounts, as configured, and why the API is unavailable for each; None while it is not."""
         return {name: account.failure for name, account in self._by_name.items()}
 
     def task_view(self, account_name: str | None, task_id: int) -> TaskView | None:

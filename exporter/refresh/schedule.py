@@ -44,12 +44,12 @@ class Schedule:
         self._asked_at = -math.inf
         self._expired_ask = 0
         self._started_since_ask = False
-        self._probes = 0  # since the account was last served
+        self._probes = 0  # since the API was last available
         self._latency = INITIAL_LATENCY  # the longest of late, decaying
 
     @property
     def backing_off(self) -> bool:
-        """Whether the API does not serve the account: it is asked one probing request at a time."""
+        """Whether the API is unavailable for the account: it is asked one probing request at a time."""
         return self.backoff.active or self.budget.pacer.outage
 
     def use(self, budget: Budget) -> None:
@@ -219,6 +219,6 @@ class Schedule:
 
     def _count_active(self) -> None:
         self.active = sum(task.active for task in self.tasks.values())
-        if not self.active:  # nothing is asked, so whether the account is served is not known
+        if not self.active:  # nothing is asked, so whether the API is available is not known
             self.backoff = Backoff()
             self.backing_off_since = math.inf

@@ -32,10 +32,10 @@ class TaskLog:
             task_id: status for task_id, status in self._unknown_status.items() if task_id in task_ids
         }
 
-    def task(self, task: TaskState, before: Reading | None, *, account_is_served: bool) -> None:
+    def task(self, task: TaskState, before: Reading | None, *, available: bool) -> None:
         """Log what an answer has changed for a task; `before` is its reading until then."""
         fields, failure, reading = self.fields(task), task.failure, task.reading
-        if failure and failure.reason is not Reason.RATE_LIMITED and account_is_served:
+        if failure and failure.reason is not Reason.RATE_LIMITED and available:
             if task.spec.id not in self._failing:
                 log.warning(
                     "Failed to read task", **fields, reason=failure.reason.value, detail=failure.detail
@@ -53,9 +53,9 @@ class TaskLog:
             self._unknown_status[task.spec.id] = reading.status
             log.warning("Undocumented task status", **fields, status=reading.status)
 
-    def account(self, outcome: Reading | ApiError, *, is_served: bool) -> None:
+    def account(self, outcome: Reading | ApiError, *, available: bool) -> None:
         """Log that the API has become unavailable for the account, or available again."""
-        if not is_served and isinstance(outcome, ApiError):
+        if not available and isinstance(outcome, ApiError):
             log.error(
                 "API unavailable for account",
                 **self.fields(),

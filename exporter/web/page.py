@@ -177,7 +177,7 @@ def _template() -> jinja2.Template:
 def _row(key: str, account: AccountView, view: TaskView, now: float, say: Phrases) -> Row:
     failure, reading, t = view.failure, view.reading, say.texts
     # What concerns the whole account is shown there; a rate limit is no failure of a task.
-    failing = failure is not None and failure.reason is not Reason.RATE_LIMITED and _served(account)
+    failing = failure is not None and failure.reason is not Reason.RATE_LIMITED and _available(account)
     kind = _kind(view, failing=failing)
     rank = min(_RANKS.get(kind, _UNTROUBLED), 1 if failing else _UNTROUBLED)
     return Row(
@@ -229,13 +229,13 @@ def _notes(account: AccountView, view: TaskView, kind: str, now: float, say: Phr
         yield Note(what[kind].format(say.duration(_unmoved(view))), do[kind])
     if failure:
         since = say.texts["failing_for"].format(say.duration(now - failure.since))
-        advised = failure.reason is Reason.NOT_FOUND or _served(account)
+        advised = failure.reason is Reason.NOT_FOUND or _available(account)
         yield Note(what[failure.reason], do[failure.reason] if advised else "", failure.detail, since)
 
 
 def _panel(account: AccountView, say: Phrases) -> Panel:
     t, note = say.texts["api"], None
-    state = "down" if not _served(account) else "up" if account.up else "unasked"
+    state = "down" if not _available(account) else "up" if account.up else "unasked"
     if failure := account.failure:
         what, do = say.texts["what"][failure.reason], say.texts["do"][failure.reason]
         note = Note(what, f"{do} {t['retried']}", failure.detail)
@@ -253,6 +253,6 @@ def _panel(account: AccountView, say: Phrases) -> Panel:
     )
 
 
-def _served(account: AccountView) -> bool:
+def _available(account: AccountView) -> bool:
     """Whether nothing is known to be wrong with the account."""
     return account.up is not False and not account.backing_off

@@ -165,7 +165,7 @@ class TaskApi:
         return view
 
     def _answer(self, status: int, account: str | None, view: TaskView) -> web.Response:
-        """The task; while its account is not served, with the reason in place of a failure of its own."""
+        """The task, with the failure of its account where it has none of its own."""
         task = task_json(account, view, time.time())
         task["error"] = task["error"] or failure_json(self._refresher.account_failures().get(account))
         return _json(status, task)

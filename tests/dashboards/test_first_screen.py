@@ -41,7 +41,7 @@ NUMBERS: Final = {
     "nothing-of-that-name": ["no data gray"] * 5,
 }
 
-# State: whether Prometheus can scrape it, accounts not served, configuration.
+# State: whether Prometheus can scrape it, accounts unavailable, configuration.
 HEALTH: Final = {
     "demo": ["up green", "0 green", "valid green"],
     "one-dead": ["up green", "1 red", "valid green"],
@@ -67,7 +67,7 @@ def test_the_numbers_are_right_and_none_is_green_without_knowledge(screen: Scree
 @pytest.mark.parametrize("state", HEALTH)
 def test_the_exporter_is_healthy_or_it_is_said_what_is_wrong(screen: Screens, state: str) -> None:
     shown_now = screen(state)
-    titles = ("Exporter", "Accounts not served", "Configuration")
+    titles = ("Exporter", "Accounts unavailable", "Configuration")
     shown = [shown_now.stat(grafana.panel("mobizon-exporter", title)) for title in titles]
     assert [cells[0] for cells in shown] == HEALTH[state]
 
@@ -110,11 +110,11 @@ def test_when_a_task_will_be_ready_is_shown_where_it_can_be_known(screen: Screen
     assert set(ready.values()) == {"-"}
 
 
-def test_tasks_of_an_account_that_is_down_are_failing_and_no_end_is_promised(screen: Screens) -> None:
+def test_tasks_of_an_account_that_is_unavailable_are_failing_and_no_end_is_promised(screen: Screens) -> None:
     rows = screen("one-dead").table(grafana.panel("mobizon-tasks", "Tasks"))
     assert sorted((row["Task"], row["Account"], row["Status"], row["Error"]) for row in rows[:2]) == [
         ("7001", "brazil", "not read", "connection_error"),
-        ("7002", "brazil", "in progress", "account down"),
+        ("7002", "brazil", "in progress", "API unavailable"),
     ]
     assert [row["Ready at"] for row in rows] == ["-", "-", "01 12:20", "01 12:50"]
     (unread,) = screen("all-dead").table(grafana.panel("mobizon-tasks", "Tasks"))
@@ -136,8 +136,8 @@ def test_the_accounts_are_listed_the_dead_one_first(screen: Screens) -> None:
     accounts = grafana.panel("mobizon-exporter", "Accounts")
     rows = screen("one-dead").table(accounts)
     assert [(row["Account"], row["API"], row["Full refresh"], row["Budget used"]) for row in rows] == [
-        ("brazil", "down", "3", "1"),
-        ("kazakhstan", "up", "2", "1"),
+        ("brazil", "unavailable", "3", "1"),
+        ("kazakhstan", "available", "2", "1"),
     ]
     (idle,) = screen("finished").table(accounts)
     assert (idle["API"], idle["Full refresh"], idle["Budget used"]) == ("not asked", "0", "0")

@@ -69,7 +69,7 @@ def test_the_first_screen_answers_what_counts() -> None:
     assert place["y"] + place["h"] <= SCREEN_HEIGHT
     assert place["h"] * 38 - 8 >= PANEL_HEAD + TABLE_HEAD + 15 * ROW_HEIGHT
     exporter = {panel["title"]: panel["gridPos"] for panel in DASHBOARDS["mobizon-exporter"]["panels"]}
-    first = ("Exporter", "Accounts not served", "Configuration", "Accounts", "Requests by outcome")
+    first = ("Exporter", "Accounts unavailable", "Configuration", "Accounts", "Requests by outcome")
     assert all(exporter[title]["y"] + exporter[title]["h"] <= SCREEN_HEIGHT for title in first)
 
 
