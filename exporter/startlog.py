@@ -64,10 +64,10 @@ def print_demo(config: Config, listening: Sequence[str], telemetry_path: str) ->
     port = listening[0].rpartition(":")[2]
     output.stdout.write(
         "Demo of mobizon-exporter, with a simulated Mobizon API:\n"
-        f"  page     http://localhost:{port}/\n"
-        f"  metrics  http://localhost:{port}{telemetry_path}\n"
-        f"  Mobizon  {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
-        "Within two minutes they have been in every state. Ctrl-C ends it."
+        f"  status page  http://localhost:{port}/\n"
+        f"  metrics      http://localhost:{port}{telemetry_path}\n"
+        f"  Mobizon      {config.accounts[0].api.url}, simulated, with the key {DEMO_KEY}\n"
+        "Within two minutes the tasks have been in every state. Ctrl-C ends it."
     )
 
 

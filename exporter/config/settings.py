@@ -89,7 +89,7 @@ class ConfigFileSettings:
     )
     stale_after: Duration = field(
         default=Duration(300.0),
-        metadata={"doc": "how long last values stay while requests fail; never under two full refreshes"},
+        metadata={"doc": "how long last values stay while requests fail; at least two full refreshes"},
     )
     drop_finished_after: Duration = field(
         default=Duration(0.0),

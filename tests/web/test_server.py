@@ -542,8 +542,8 @@ def test_health_is_instant_while_fifty_scrapes_wait(tmp_path: Path) -> None:
 def test_the_demo_says_where_to_look_and_stops_cleanly() -> None:
     with ExporterProcess("--demo") as exporter:
         port = exporter.url.rpartition(":")[2]
-        exporter.wait_for_line(f"page     http://localhost:{port}/")
-        exporter.wait_for_line(f"metrics  http://localhost:{port}/metrics")
+        exporter.wait_for_line(f"status page  http://localhost:{port}/")
+        exporter.wait_for_line(f"metrics      http://localhost:{port}/metrics")
         assert requests.get(exporter.url + "/-/ready", timeout=5).ok
         watcher = threading.Thread(target=lambda: requests.get(exporter.url + "/metrics", timeout=15))
         watcher.start()
