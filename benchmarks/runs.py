@@ -6,8 +6,9 @@ import itertools
 import math
 import random
 import tempfile
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,7 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = Authority(folder)
         started: list[Future[None]] = []
+        stopped = threading.Event()
         groups: dict[tuple[bool, bool], list[Run]] = {}
         for run in runs:
             groups.setdefault((run.condition.tls, bool(run.peer)), []).append(run)
@@ -111,11 +113,14 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
                 Apis([_api(run, at) for at, run in enumerate(group)], certificate, behind)
             )
             for at, run in enumerate(group):
-                measurement = _Measurement(run, apis, at, authority.cert if tls else None)
+                measurement = _Measurement(run, apis, at, authority.cert if tls else None, stopped)
                 delay = START_DELAY * len(started)
                 started.append(threads.submit(measurement.run, delay, warm, warm + seconds))
-        for each in started:
-            each.result()
+        try:
+            for each in wait(started, return_when=FIRST_EXCEPTION).done:
+                each.result()
+        finally:
+            stopped.set()  # one that fails, or Ctrl-C, ends all
 
 
 def _api(run: Run, seed: int) -> Api:
@@ -131,15 +136,18 @@ def _listed(condition: Condition) -> int:
 class _Measurement:
     """A run against one of the APIs."""
 
-    def __init__(self, run: Run, apis: Apis, at: int, authority: Path | None) -> None:
+    def __init__(
+        self, run: Run, apis: Apis, at: int, authority: Path | None, stopped: threading.Event
+    ) -> None:
         self._run = run
         self._apis = apis
         self._at = at
         self._authority = authority
+        self._stopped = stopped
         self._tasks = _listed(run.condition)
 
     def run(self, delay: float, warm: float, end: float) -> None:
-        time.sleep(delay)
+        self._pause(delay)
         run, url = self._run, self._apis.urls[self._at]
         with ExitStack() as stack:
             if run.peer:
@@ -164,6 +172,10 @@ class _Measurement:
                 raise RuntimeError(f"{run.condition}: {run.read} have been read")
         run.failures = {why: count - failures.get(why, 0) for why, count in run.failures.items()}
 
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(max(0.0, seconds)):
+            raise InterruptedError
+
     def _until(self, end: float, rejections: Rejections | None) -> None:
         """Scrape; results replace those of earlier calls."""
         if self._run.peer == "generic":
@@ -174,7 +186,7 @@ class _Measurement:
         every = REJECTIONS_SCRAPE_INTERVAL if run.condition.rejections else SCRAPE_INTERVAL
         due = time.monotonic() + random.uniform(0, min(every, max(0.0, end - time.monotonic())))  # noqa: S311 - spreads the scrapes of all runs
         while due < end:
-            time.sleep(max(0.0, due - time.monotonic()))
+            self._pause(due - time.monotonic())
             due = max(due + every, time.monotonic())
             try:
                 text, took = scrape(self._url, SCRAPE_TIMEOUT)
@@ -207,7 +219,7 @@ class _Measurement:
                     if at >= end:
                         self._run.read = sum(read.values())
                         return
-                    time.sleep(max(0.0, at - time.monotonic()))
+                    self._pause(at - time.monotonic())
                     threads.submit(self._probe, task, read, rejections)
 
     def _probe(self, task: int, read: dict[int, bool], rejections: Rejections | None) -> None:
