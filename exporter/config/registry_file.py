@@ -113,12 +113,12 @@ class RegistryFile:
         # a file of its own, for the registry itself is replaced; it stays, since deleting it would be a race
         name = f"{self.path}.lock"
         try:
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError as error:
             raise FileNotFoundError(error.errno, "its folder does not exist") from None
         except OSError as error:
             try:  # what is on a read-only disk can be locked and read, and its tasks are watched
-                lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                lock = os.open(name, os.O_RDONLY)
             except OSError:
                 raise error from None
         try:

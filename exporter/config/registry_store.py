@@ -125,7 +125,7 @@ class RegistryStore:
         """Let a write that is under way end, but not wait for a disk that hangs."""
         if self._writer and not self._writer.done():
             await asyncio.wait({self._writer}, timeout=CLOSE_TIMEOUT)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
         if self._file and (self._writer is None or self._writer.done()):
             self._file.close()
 

@@ -24,7 +24,7 @@ from exporter.config import registry_store
 from exporter.config.registration import Registration
 from exporter.config.registry import FinalReadings, Registry
 from exporter.config.registry_file import Entry, RegistryFile, parse
-from exporter.config.registry_store import RegistryFullError, RegistryWriteError
+from exporter.config.registry_store import Draft, RegistryFullError, RegistryWriteError
 from exporter.errors import ConfigError, Reason
 from exporter.model import (
     Account,
@@ -318,6 +318,8 @@ class TestFailures:
             ("", "it is torn, or not JSON"),
             ('{"version": 1, "tasks": [\n{"id": 5, "acc', "it is torn, or not JSON"),
             ("[]", "it is not a registry"),
+            ("{}", "it is not a registry"),
+            ('["version"]', "it is not a registry"),
             ('{"version": 2, "tasks": []}', "its version is 2, and only 1 is understood"),
             ('{"version": 1}', "its content is not that of a registry"),
             ('{"version": 1, "tasks": {"5": {}}}', "its content is not that of a registry"),
@@ -335,6 +337,7 @@ class TestFailures:
             log = logs[0]
             assert (log["log_level"], log["error"]) == ("warning", reason)
             assert Path(str(log["kept_as"])).read_text() == content
+            assert number > 1 or str(log["kept_as"]).rpartition(".unusable-")[2].isdecimal()
             assert len(list(path.parent.glob("registry.json.unusable-*"))) == number
             await world.registry.put(None, 5, EMPTY)
             world = await world.restarted()
@@ -363,7 +366,8 @@ class TestFailures:
             {"not_found_since": float("inf")},
             {"final": {}},
             {"final": {"progress": 50, "status": 1, "taken_at": 1, "changed_at": 1, "finished_at": 1}},
-            {"final": {"progress": 500, "status": 2, "taken_at": 1, "changed_at": 1, "finished_at": 1}},
+            {"final": {"progress": 100.5, "status": 2, "taken_at": 1, "changed_at": 1, "finished_at": 1}},
+            {"final": {"progress": -0.5, "status": 2, "taken_at": 1, "changed_at": 1, "finished_at": 1}},
             {"final": {"progress": 50, "status": 2, "taken_at": 1, "changed_at": 1, "finished_at": None}},
         ],
     )
@@ -374,6 +378,17 @@ class TestFailures:
         data["tasks"][0].update(change)
         with pytest.raises(ValueError, match="its content is not that of a registry"):
             parse(json.dumps(data).encode())
+
+    @pytest.mark.parametrize("progress", [0.0, 100.0])
+    def test_one_may_have_been_rejected_before_it_began(self, progress: float) -> None:
+        rejected = Entry(None, TaskSpec(5), Remembered(Reading(progress, 3, NOW), NOW, NOW))
+        [entry] = parse(b'{"version": 1, "tasks": [' + rejected.line + b"]}")
+        assert entry.final == rejected.final
+
+    def test_what_could_not_be_read_is_not_written(self) -> None:
+        entry = Entry(None, TaskSpec(5), not_found_since=float("nan"))
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            assert entry.line
 
     def test_a_task_twice_is_not_read(self) -> None:
         line = self.GOOD.line
@@ -386,6 +401,16 @@ class TestFailures:
         with pytest.raises(ConfigError, match=r"registry\.json: another process uses this registry"):
             World(path)
         assert (await world.restarted()).listed() == [5]
+
+    def test_whoever_opens_it_again_locks_it_again(self, path: Path) -> None:
+        file = RegistryFile(path)
+        for _ in range(2):
+            assert file.open() == file.open() == []
+            with pytest.raises(ConfigError):
+                RegistryFile(path).open()
+            file.close()
+            file.close()
+        assert path.with_name("registry.json.lock").stat().st_mode & 0o777 == 0o600
 
 
 class TestFull:
@@ -416,6 +441,30 @@ class TestFull:
         world.registry.finished(None, 2, FINAL)
         await world.sweep()
         assert world.on_disk()[2].final == FINAL, "how it ended is kept all the same"
+
+    def test_what_is_deleted_or_shortened_makes_as_much_room_and_no_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entries = [Entry(None, TaskSpec(task_id)) for task_id in range(1, 6)]
+        size = len(entries[0].line)
+        monkeypatch.setattr(registry_store, "MAX_BYTES", 3 * size)
+        draft = Draft({entry.key: entry for entry in entries[:2]})
+        assert not draft.changed
+        draft.discard((None, 9))
+        assert not draft.changed
+        draft.put(entries[2])
+        for gone, new in ((0, 3), (1, 4)):
+            with pytest.raises(RegistryFullError):
+                draft.put(entries[new])
+            draft.discard(entries[gone].key)
+            draft.put(entries[new])
+        assert [key[1] for key in draft.entries] == [3, 4, 5]
+        longer = Entry(None, TaskSpec(5, "longer"))
+        with pytest.raises(RegistryFullError):
+            draft.put(longer)
+        draft.put(longer, limited=False)
+        draft.put(entries[4])
+        assert draft.changed
 
 
 class TestOtherSources:
@@ -499,7 +548,20 @@ class TestTheEndOfATask:
         began = time.monotonic()
         await world.registry.close()
         assert time.monotonic() - began < 2
+        with pytest.raises(ConfigError):
+            World(path)  # while it may still write
         world.disk.hangs.set()
+
+    async def test_a_write_under_way_is_let_end(self, path: Path) -> None:
+        world = World(path)
+        world.disk.hangs = threading.Event()
+        put = asyncio.create_task(world.registry.put(None, 5, EMPTY))
+        while not world.disk.writes:  # noqa: ASYNC110 - the thread that writes sets no event of this loop
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_later(0.02, world.disk.hangs.set)
+        await world.registry.close()
+        assert await put
+        assert World(path).listed() == [5]
 
     async def test_what_a_killed_process_has_left_is_removed(self, path: Path) -> None:
         for name in (".registry.json.new-abcdefgh", ".registry.json.mine"):

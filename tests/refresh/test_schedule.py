@@ -32,8 +32,8 @@ def specs(ids: Iterable[int]) -> list[TaskSpec]:
 class Account:
     """A schedule, and the time that a test moves."""
 
-    def __init__(self, tasks: int = 1, *, asked: bool = True) -> None:
-        self.schedule = Schedule(budget())
+    def __init__(self, tasks: int = 1, *, asked: bool = True, key: Budget | None = None) -> None:
+        self.schedule = Schedule(key or budget())
         self.now = 1000.0
         self.schedule.list_tasks(specs(range(1, tasks + 1)))
         if asked:
@@ -78,6 +78,9 @@ class TestAsks:
         account.ask()
         assert (account.due(), account.next_start()) == (3, 1000.0)
 
+    def test_before_there_is_a_list_nothing_is_active(self) -> None:
+        assert Schedule(budget()).active == 0
+
     def test_asks_share_a_number_until_a_request_starts(self) -> None:
         account = Account(2, asked=False)
         assert [account.ask(), account.ask()] == [1, 1]
@@ -104,14 +107,14 @@ class TestAsks:
         assert account.make() == 2
 
     def test_an_ask_expires_after_five_minutes_and_a_full_refresh(self) -> None:
-        account = Account(2)
-        account.now = 1301.99
-        assert (account.due(), account.next_start()) == (2, 1301.99)
-        account.now = 1302.0
+        account = Account(2, key=budget(interval=2.0))
+        account.now = 1303.99
+        assert (account.due(), account.next_start()) == (2, 1303.99)
+        account.now = 1304.0
         assert account.next_start() is None
         assert account.due() == 0
         assert account.ask() == 2
-        assert (account.due(), account.next_start()) == (2, 1302.0)
+        assert (account.due(), account.next_start()) == (2, 1304.0)
 
     def test_who_asks_again_keeps_an_ask_from_expiring(self) -> None:
         account = Account(2)
@@ -326,6 +329,14 @@ class TestBackOff:
         account.ask()
         account.make(Reason.UNAUTHORIZED)
         assert account.make(Reason.UNAUTHORIZED) == 2, "a new back-off begins with it"
+
+    def test_so_does_the_first_one_of_an_account_whose_key_is_refused_already(self) -> None:
+        first = Account(3)
+        for _ in range(16):
+            first.make(Reason.RATE_LIMITED)
+        second = Account(3, key=first.schedule.budget)
+        second.schedule.restore({3: Remembered(Reading(1, 1, second.at.wall), WALL, None)}, second.at)
+        assert second.make(Reason.RATE_LIMITED) == 3
 
     def test_without_a_task_that_was_ever_read_they_take_turns(self) -> None:
         account = Account(3)

@@ -58,10 +58,12 @@ pytest_add_cli_args =
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 4
+timeout_constant = 5.0
 use_git_change_detection = false
 """
 
-PROFILE: Final = """
+CONFTEST: Final = """
+import signal
 from hypothesis import HealthCheck, Phase, settings
 settings.register_profile(
     "mutants",
@@ -71,6 +73,15 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+@pytest.fixture(autouse=True)
+def ends_in_time():
+    def hangs(*_):
+        raise TimeoutError
+    signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(8)
+    yield
+    signal.alarm(0)
 """
 
 
@@ -107,7 +118,7 @@ def statuses(module: str, workers: int) -> dict[str, str]:
     file = folder / "exporter" / f"{module}.py"
     file.write_text(plain_properties(file.read_text("utf-8")), "utf-8")
     with (folder / "tests/conftest.py").open("a", encoding="utf-8") as conftest:
-        conftest.write(PROFILE)
+        conftest.write(CONFTEST)
     tests = "\n    ".join(f"tests/{test}" for test in TESTS[module])
     (folder / "setup.cfg").write_text(SETTINGS.format(module=module, tests=tests), "utf-8")
     mutmut(folder, "run", "--max-children", str(workers))
