@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
 TEST := -m pytest -n 4 --dist worksteal -m 'not alone'
+# Else every worker compiles all tests anew, and every process that a test starts the whole exporter.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check lint versions lowest newest format alerts dashboards screenshot bench mutants tools clean
 

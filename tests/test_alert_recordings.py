@@ -101,7 +101,7 @@ def firing(recording: Recording, folder: Path, minutes: int, alerts: set[str]) -
         path = folder / f"recorded-{step}.yaml"
         path.write_text(yaml.safe_dump(recording.unit_test(str(RULES), step, [expression]), width=1000))
         tools = need_any("promtool", "promtool-3")
-        for promtool in tools if step == 60 else tools[:1]:  # the finer one takes longer
+        for promtool in tools if step == 60 else tools[-1:]:  # the finer one takes longer, least in the newer
             command = [promtool, "test", "rules", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

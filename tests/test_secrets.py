@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from exporter import output, simulator
+from exporter.cli import main
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
 from exporter.mobizon.client import PATH
@@ -379,7 +380,9 @@ def scrape_until_all_are_met(sim: Simulator, running: ExporterProcess, printed: 
 
 
 @KEYS
-def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, key: str) -> None:
+def test_a_key_that_cannot_be_used_is_not_shown(
+    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither when the exporter refuses to start, nor by a check of the configuration."""
     config = tmp_path / "config.yaml"
     twice, url = json.dumps(f"{key} {key}"), "https://api.mobizon.example"
@@ -389,13 +392,16 @@ def test_a_key_that_cannot_be_used_is_not_shown(tmp_path: Path, key: str) -> Non
         f"api:\n  url: {url}\n  key: [{json.dumps(key)}]\ntasks: [1]\n",
     ):
         config.write_text(written)
-        for flags in ((), ("--config.check",)):
-            running = ExporterProcess(f"--config.file={config}", "--log.level=debug", *flags)
-            assert running.process.wait(PATIENCE) == 1
-            running.__exit__()
-            assert "config.yaml:" in running.output()
-            assert_hidden(key, running.output())
-            assert_hidden(PLAIN, running.output())
+        flags = [f"--config.file={config}", "--log.level=debug"]
+        running = ExporterProcess(*flags)
+        assert running.process.wait(PATIENCE) == 1
+        running.__exit__()
+        assert main([*flags, "--config.check"]) == 1
+        checked = capsys.readouterr()
+        for printed in (running.output(), checked.out + checked.err):
+            assert "config.yaml:" in printed
+            assert_hidden(key, printed)
+            assert_hidden(PLAIN, printed)
 
 
 def test_a_key_of_the_environment_does_not_show_either(tmp_path: Path) -> None:
