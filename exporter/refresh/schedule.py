@@ -209,8 +209,8 @@ class Schedule:
         return min(tasks, key=lambda task: task.asked_at)
 
     def _is_due(self, task: TaskState) -> bool:
-        asked = max(task.answered, self._expired_ask) < self._ask
-        return (asked or task.waited_for) and task.active and task.request is None
+        asked = task.answered < self._ask > self._expired_ask
+        return (asked or task.waited_for) and task.request is None and task.active
 
     def _expire(self, now: float) -> None:
         """Let the latest ask go if it has been too long ago."""

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 HEALTHY_STARTS: Final = 4  # between two starts of tasks in back-off, while a healthy task is due
 
 
-class _Kind(enum.Enum):
-    """The queues: the key by which each is sorted is that of `_place`."""
+class _Kind(enum.IntEnum):
+    """The indexes of the queues; the key by which each is sorted is that of `_place`."""
 
-    NEVER_ASKED = enum.auto()
-    HEALTHY = enum.auto()
-    BACKING_OFF = enum.auto()
+    NEVER_ASKED = 0
+    HEALTHY = 1
+    BACKING_OFF = 2
 
 
 class Turns:
@@ -33,16 +33,19 @@ class Turns:
     def __init__(self, is_due: Callable[[TaskState], bool]) -> None:
         self._is_due = is_due
         self._count = itertools.count(1)
-        self._queues: dict[_Kind, list[tuple[float, int, TaskState]]] = {kind: [] for kind in _Kind}
+        self._queues: list[list[tuple[float, int, TaskState]]] = [[] for _ in _Kind]
         self._healthy_starts = HEALTHY_STARTS  # since the last of a task in back-off
         self._never_asked_preferred = False  # by the last start, to a healthy task
 
     def refill(self, tasks: Iterable[TaskState]) -> None:
         """Queue those of the tasks that are due, and no others."""
-        for queue in self._queues.values():
+        for queue in self._queues:
             queue.clear()
-        for task in tasks:
-            self.add(task)
+        for task in filter(self._is_due, tasks):
+            kind, key = _place(task)
+            self._queues[kind].append((key, next(self._count), task))
+        for queue in self._queues:
+            queue.sort()  # faster than heapify, as most have kept their order
 
     def add(self, task: TaskState, *, first: bool = False) -> None:
         """Queue a task if it is due; `first` among those that have waited as long."""
