@@ -60,7 +60,8 @@ class Disk(RegistryFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.writes = 0
-        self.write_error: OSError | None = None
+        self.write_error: Exception | None = None
+        self.written_in: set[str] = set()  # threads
         self.open_error: OSError | None = None
         self.hangs: threading.Event | None = None
 
@@ -71,6 +72,7 @@ class Disk(RegistryFile):
 
     def write(self, entries: Iterable[Entry]) -> None:
         self.writes += 1
+        self.written_in.add(threading.current_thread().name)
         if self.hangs:
             self.hangs.wait(30)
         if self.write_error:
@@ -174,12 +176,26 @@ class TestPut:
         assert world.on_disk().keys() == set(range(1, 201))
         assert 0 < syncs <= 5
 
+    async def test_those_that_come_shortly_after_one_another_share_a_write(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(registry_store, "QUIET", 0.05)
+        monkeypatch.setattr(registry_store, "MAX_GATHERING", 60.0)
+        world = World(path)
+        first = asyncio.create_task(world.registry.put(None, 5, EMPTY))
+        await asyncio.sleep(0.001)
+        assert world.disk.writes == 0
+        assert await world.registry.put(None, 6, EMPTY)
+        assert await first
+        assert world.disk.writes == 1
+
     async def test_in_memory_it_is_listed_and_nothing_is_written(self, path: Path) -> None:
         world = World(path, in_memory=True)
         assert await world.registry.put(None, 5, EMPTY)
         assert world.listed() == [5]
         await world.registry.delete(None, 5)
         assert world.listed() == []
+        await world.registry.close()
         assert not list(path.parent.iterdir())
 
     async def test_the_file_is_readable_with_a_task_a_line(self, path: Path) -> None:
@@ -234,11 +250,56 @@ class TestFailures:
             assert not await world.registry.put(None, 5, registration(name="x")), "which needs no write"
         assert (path.read_bytes(), len(world.applied)) == (before, applied)
         assert [(log["log_level"], log["event"]) for log in logs] == [("error", "Failed to write registry")]
+        assert logs[0]["path"] == str(path)
         world.disk.write_error = None
         with capture_logs() as logs:
             assert await world.registry.put(None, 6, EMPTY)
-        assert [log["event"] for log in logs] == ["Registry writable again"]
+        assert [(log["event"], log["path"]) for log in logs] == [("Registry writable again", str(path))]
         assert world.listed() == [5, 6]
+        assert all(name.startswith("registry") for name in world.disk.written_in), "a thread of its own"
+
+    async def test_one_that_changes_nothing_does_not_fail_with_those_that_share_its_write(
+        self, path: Path
+    ) -> None:
+        world = World(path)
+        await world.registry.put(None, 5, EMPTY)
+        world.disk.write_error = OSError(errno.ENOSPC, "No space left on device")
+        same, gone, new = await asyncio.gather(
+            world.registry.put(None, 5, EMPTY),
+            world.registry.delete(None, 9),
+            world.registry.put(None, 6, EMPTY),
+            return_exceptions=True,
+        )
+        assert (same, gone) == (False, None)
+        assert isinstance(new, RegistryWriteError)
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [(OSError("odd"), RegistryWriteError), (ValueError("odd"), ValueError)],
+    )
+    async def test_an_odd_failure_is_told_to_all_and_the_next_edit_works(
+        self, path: Path, error: Exception, expected: type[Exception]
+    ) -> None:
+        world = World(path)
+        world.disk.write_error = error
+        with capture_logs() as logs:
+            found = await asyncio.gather(
+                *(world.registry.put(None, task_id, EMPTY) for task_id in (5, 6)), return_exceptions=True
+            )
+        assert [type(one) for one in found] == [expected] * 2
+        assert [log["event"] for log in logs] == ["Failed to write registry"]
+        if expected is RegistryWriteError:
+            assert str(found[0]) == "the registry cannot be written: unknown error"
+        world.disk.write_error = None
+        assert await world.registry.put(None, 5, EMPTY)
+
+    async def test_one_that_another_process_uses_by_then_is_told(self, tmp_path: Path) -> None:
+        world = World(tmp_path / "later" / "registry.json")
+        world.path.parent.mkdir()
+        other = World(world.path)
+        with pytest.raises(RegistryWriteError, match="another process uses this registry"):
+            await world.registry.put(None, 5, EMPTY)
+        await other.registry.close()
 
     async def test_a_folder_that_is_not_there_is_an_error_until_it_is(self, tmp_path: Path) -> None:
         with capture_logs() as logs:
@@ -301,8 +362,9 @@ class TestFailures:
             world = World(path)
         assert [(log["log_level"], log["error"]) for log in logs] == [("error", "Is a directory")]
         for attempt in (world.registry.put(None, 6, EMPTY), world.registry.delete(None, 5), world.sweep()):
-            with pytest.raises(RegistryWriteError, match="is a directory"):
+            with pytest.raises(RegistryWriteError, match="is a directory"), capture_logs() as logs:
                 await attempt
+            assert logs == [], "it has been told"
         assert path.is_dir()
         path.rmdir()
         path.with_name("kept").rename(path)
@@ -598,6 +660,23 @@ class TestTheEndOfATask:
             await world.sweep()
         assert (world.listed(), world.on_disk()) == ([], {})
         assert [(log["log_level"], log["task_ids"]) for log in logs] == [("info", "5")]
+
+    async def test_those_that_leave_are_told_by_account_and_id_but_no_more_than_ten(self, path: Path) -> None:
+        world = World(path)
+        for account, ids in (("B", [3]), (None, [*range(21, 9, -1), 5]), ("A", [4])):
+            for task_id in ids:
+                await world.registry.put(account, task_id, EMPTY)
+                world.registry.finished(account, task_id, FINAL)
+        world.now += 8 * DAY
+        with capture_logs() as logs:
+            await world.sweep()
+        assert [(log["tasks"], log["task_ids"]) for log in logs] == [(15, "5,10,11,12,13,14,15,16,17,18")]
+        for account, task_id in (("B", 3), (None, 5), ("A", 4)):
+            await world.registry.put(account, task_id, EMPTY)
+            world.registry.finished(account, task_id, FINAL)
+        with capture_logs() as logs:
+            await world.sweep()
+        assert [(log["tasks"], log["task_ids"]) for log in logs] == [(3, "5,4,3")]
 
     async def test_one_that_mobizon_has_not_known_for_as_long_leaves_too(self, path: Path) -> None:
         world = World(path)

@@ -54,7 +54,7 @@ do_not_mutate_patterns =
 pytest_add_cli_args =
     --hypothesis-profile=mutants
     -k
-    not Durability
+    not Durability and not TestTheExample
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 4
