@@ -351,7 +351,9 @@ def test_nothing_that_leaves_a_running_exporter_holds_the_key(tmp_path: Path, ke
             scrape_until_all_are_met(sim, running, printed)
             sim.faults[None] = simulator.code(8, message=f"wrong key {key}")
             tasks = [
-                f"/api/v1/tasks/{task_id}{wait}" for task_id in (1, 40) for wait in ("", "/wait?timeout=1s")
+                f"/api/v1/tasks/{task_id}{wait}"
+                for task_id in (1, 40)
+                for wait in ("", "/wait?timeout=200ms")
             ]
             for path in ("/metrics", "/", "/api/v1/tasks", *tasks, "/-/healthy", "/nowhere?apiKey=x"):
                 answer = requests.get(running.url + path, timeout=PATIENCE)

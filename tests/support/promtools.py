@@ -74,7 +74,8 @@ def exported(demo: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
 
     def complete() -> bool:
-        text = requests.get(f"{demo}/metrics", timeout=30).text
+        soon = {"X-Prometheus-Scrape-Timeout-Seconds": "1"}
+        text = requests.get(f"{demo}/metrics", headers=soon, timeout=30).text
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
