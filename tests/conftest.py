@@ -7,6 +7,10 @@ from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
+
+settings.register_profile("unhurried", settings(), deadline=None)  # the machine may be busy
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
