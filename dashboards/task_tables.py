@@ -46,12 +46,13 @@ def task_table(*, on_phone: bool = False) -> dashboard.Panel:
     )
     all_accounts = lib.data_link(lib.TASKS, "All accounts", f"{kept}&var-account=$__all&var-task=$__all")
     if on_phone:
-        # Together as wide as a phone that is held upright.
+        # Together as wide as a phone that is held upright; the filters' icons would cover the titles.
+        bare = {"custom.filterable": False}
         columns = [
-            Column("task_id", "Task", {"links": [this], **width(60)}),
-            Column("name", "Name", width(105)),
-            Column("Value #C", "Ready at", {"unit": "time:ddd HH:mm", **width(80)}),
-            Column("Value #A", "Status", STATUS_CELL | width(90)),
+            Column("task_id", "Task", {"links": [this], **width(55), **bare}),
+            Column("name", "Name", width(105) | bare),
+            Column("Value #C", "Ready at", {"unit": "time:ddd HH:mm", **width(85), **bare}),
+            Column("Value #A", "Status", STATUS_CELL | width(90) | bare),
         ]
     else:
         columns = [
