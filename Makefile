@@ -67,8 +67,8 @@ dashboards: $(VENV)/.development  ## build the dashboards' JSON anew
 	$(BIN)/python -m dashboards
 	$(BIN)/python deploy/kubernetes/generate.py
 
-screenshot: $(VENV)/.development  ## take the README's screenshots anew (needs Chromium)
-	$(BIN)/python docs/screenshot.py
+screenshot: $(VENV)/.development  ## take the status page's pictures anew (needs Chromium); GRAFANA=URL for the dashboards
+	$(BIN)/python docs/screenshot.py $(if $(GRAFANA),--grafana $(GRAFANA))
 
 bench: $(VENV)/.development  ## measure, for 40 minutes; BENCH="--only scrapes" for a part, --help for more
 	$(BIN)/python -m benchmarks $(BENCH)

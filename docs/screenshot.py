@@ -1,12 +1,18 @@
-"""Takes the pictures of the status page for the README: `python docs/screenshot.py [directory]`.
+"""Takes the pictures in the README.
 
-It runs the demo, waits until its tasks are in every state, and writes `status-page.png` and
-`status-page-dark.png`. It needs Playwright, which is among the development requirements, and Chromium.
+    python docs/screenshot.py [directory]
+    python docs/screenshot.py --grafana http://localhost:3000 [directory]
+
+The first runs the demo, waits until its tasks are in every state, and writes `status-page.png` and
+`status-page-dark.png`. The second writes pictures of the dashboards, as a Grafana shows them that has had the
+demo's data for 20 minutes; that of deploy/compose.yaml will do. Both need Playwright, which is among the
+development requirements, and Chromium.
 """
 
 # ruff: noqa: INP001 - a script, no package
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import shutil
@@ -26,17 +32,36 @@ if TYPE_CHECKING:
 PATIENCE = 120_000  # milliseconds; the demo needs about one minute
 WANTED = (".rejected", ".not_found", ".in_progress", ".waiting", ".completed")
 PICTURES = {"light": "status-page.png", "dark": "status-page-dark.png"}
+# The dashboards' pictures: uid, width and height.
+DASHBOARDS = {
+    "dashboard-tasks.png": ("mobizon-tasks", 1180, 1150),
+    "dashboard-phone.png": ("mobizon-phone", 390, 860),
+}
 
 
 def main() -> int:
     """Write the pictures; 0, or 1 where Chromium is missing."""
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    parser = argparse.ArgumentParser(description="Takes the pictures in the README.")
+    parser.add_argument("--grafana", metavar="URL", help="a Grafana with the dashboards and the demo's data")
+    parser.add_argument("directory", type=Path, nargs="?", default=Path(__file__).parent)
+    arguments = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.stderr.write("Chromium is missing: apt-get install chromium\n")
         return 1
-    with demo() as url, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        if arguments.grafana:
+            dashboards(browser, arguments.grafana.rstrip("/"), arguments.directory)
+        else:
+            status_page(browser, arguments.directory)
+        browser.close()
+    return 0
+
+
+def status_page(browser: Browser, directory: Path) -> None:
+    """The status page of a demo that runs meanwhile."""
+    with demo() as url:
         pages = {name: opened(browser, url, scheme) for scheme, name in PICTURES.items()}
         for name, page in pages.items():
             for state in WANTED:
@@ -48,8 +73,17 @@ def main() -> int:
             )
             page.screenshot(path=directory / name, full_page=True)
             sys.stdout.write(f"{directory / name}\n")
-        browser.close()
-    return 0
+
+
+def dashboards(browser: Browser, grafana: str, directory: Path) -> None:
+    """The dashboards, without Grafana's menus."""
+    for name, (uid, width, height) in DASHBOARDS.items():
+        page = browser.new_page(viewport={"width": width, "height": height}, locale="en-US")
+        page.goto(f"{grafana}/d/{uid}?kiosk&theme=light&from=now-20m&to=now&refresh=", timeout=PATIENCE)
+        expect(page.get_by_text("loyalty-recipients").first).to_be_visible(timeout=PATIENCE)
+        page.wait_for_load_state("networkidle", timeout=PATIENCE)
+        page.screenshot(path=directory / name)
+        sys.stdout.write(f"{directory / name}\n")
 
 
 @contextlib.contextmanager
