@@ -41,7 +41,7 @@ TESTS: Final = {  # of each module
     "config/registry": REGISTRY,
     "config/registry_file": REGISTRY,
     "config/registry_store": REGISTRY,
-    "config/schema": ("config/test_config.py", "config/test_registration.py"),
+    "config/schema": ("config/test_schema.py",),
 }
 
 SETTINGS: Final = r"""
@@ -54,7 +54,7 @@ do_not_mutate_patterns =
 pytest_add_cli_args =
     --hypothesis-profile=mutants
     -k
-    not Durability and not TestTheExample
+    not Durability
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 4
