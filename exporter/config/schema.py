@@ -28,7 +28,7 @@ class Schema:
     """
 
     def __init__(self, hooks: dict[Any, Callable[[Any], Any]]) -> None:
-        self._converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+        self._converter = Converter(forbid_extra_keys=True)
         for fits, factory in ((is_dataclass, _mapping_hook), (_is_tuple, _list_hook)):
             self._converter.register_structure_hook_factory(fits, factory)
         for kind, check in {str: text, **hooks}.items():
@@ -119,7 +119,7 @@ def _flatten(error: BaseException, path: ValuePath) -> Iterator[tuple[ValuePath,
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in fields(error.cl)]
         for key in sorted(error.extra_fields):
-            close = difflib.get_close_matches(key, known, n=1)
+            close = difflib.get_close_matches(key, known)
             yield (
                 (*path, key),
                 "unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"),
