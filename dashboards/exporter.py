@@ -216,9 +216,9 @@ def _process() -> list[dashboard.Panel]:
             [f"max by ({labels}) ({BUILD})"],
             [
                 Column("instance", "Instance"),
-                Column("version", "Version"),
-                Column("revision", "Revision"),
-                Column("python_version", "Python"),
+                Column("version", "Version", width(100)),
+                Column("revision", "Revision", width(110)),
+                Column("python_version", "Python", width(95)),
             ],
             sort_by="instance",
             empty="No data: the exporter is not scraped.",
