@@ -123,8 +123,8 @@ def test_two_exporters_on_one_key_share_it(tmp_path: Path) -> None:
 
 
 def test_twenty_scrapes_at_once_cost_what_one_or_two_do(tmp_path: Path) -> None:
-    with SimulatorThread(Simulator(scenarios(5), interval=0.2, latency=(0.06, 0.1))) as api:
-        config = write_config(tmp_path, api.url, ids(5), interval="200ms")
+    with SimulatorThread(Simulator(scenarios(5), interval=0.5, latency=(0.06, 0.1))) as api:
+        config = write_config(tmp_path, api.url, ids(5), interval="500ms")
         with ExporterProcess("--config.file", str(config)) as exporter, ThreadPoolExecutor(20) as pool:
             texts = list(pool.map(lambda _: exporter.scrape(), range(20)))
             assert len(api.requests) <= 10
