@@ -417,17 +417,18 @@ def test_users_certificates_and_headers_of_the_web_file_are_in_force(api: Simula
         assert ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2]))) != first
 
 
+@pytest.mark.parametrize("flags", [[], ["--config.check"]])
 def test_a_web_file_that_cannot_be_used_is_told_and_exit_1(
-    api: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], api: Simulator, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, api.url, [1])
     web = tmp_path / "web.yaml"
     web.write_text("tls_server_config: {cert_file: none.crt, key_file: none.key}\n")
-    for flags in ([], ["--config.check"]):
-        assert main(["--config.file", str(config), "--web.config.file", str(web), *flags]) == 1
-        told = capsys.readouterr().err
-        assert "web.yaml:1: tls_server_config.cert_file: " in told
-        assert "Traceback" not in told
+    exporter = ExporterProcess("--config.file", str(config), "--web.config.file", str(web), *flags)
+    assert exporter.process.wait(30) == 1
+    exporter.__exit__()
+    assert "web.yaml:1: tls_server_config.cert_file: " in exporter.output()
+    assert "Traceback" not in exporter.output()
 
 
 def test_it_stops_in_time_with_peers_that_do_not_read_and_idle_connections(tmp_path: Path) -> None:
