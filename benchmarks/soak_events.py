@@ -60,15 +60,12 @@ class Events:
         ]
         self._next = [next(times) for times, _ in self._due]
 
-    def beat(self, seconds: float) -> bool:
-        """Do what is due; whether the exporter was suspended meanwhile."""
-        suspended = False
+    def beat(self, seconds: float) -> None:
+        """Do what is due."""
         for at, (times, act) in enumerate(self._due):
             if self._next[at] <= seconds:
                 self._next[at] = next(time for time in times if time > seconds)
                 act()
-                suspended = suspended or act == self._suspend
-        return suspended
 
     def end(self) -> None:
         """Wait for the programs."""
