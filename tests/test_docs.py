@@ -29,7 +29,7 @@ from exporter.errors import ConfigError, Reason
 from exporter.mobizon.client import MAX_BODY
 from exporter.mobizon.threads import FILES_PER_THREAD, MAX_THREADS
 from exporter.model import STATES
-from exporter.refresh import backoff, pacing, task
+from exporter.refresh import backoff, pacing
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
 from exporter.web import auth, routes, server, webconfig
 from exporter.web import tasks_json as api
@@ -148,6 +148,14 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
+def items(document: str, heading: str) -> list[str]:
+    """The items of the list below this heading."""
+    section = TEXTS[document].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^- (.*)$", section, re.MULTILINE)
+    assert found, f"{document} has no list {heading}"
+    return found
+
+
 def in_code(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
@@ -183,7 +191,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExporterProc
     """The demo, for which a password is needed."""
     path = tmp_path_factory.mktemp("web") / "web.yaml"
     hashed = "$2b$10$wP9PrfKPqzeAO5KKMkUGK.02MG3cQr7ebnp/5f2Rhmec3.U6wa7uS"
-    path.write_text(f"basic_auth_users: {{crm: {hashed}, probe: {hashed}}}\n")
+    path.write_text(f"basic_auth_users: {{probe: {hashed}}}\n")
     with ExporterProcess("--demo", f"--web.config.file={path}") as process:
         yield process
 
@@ -220,7 +228,6 @@ def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
         "id": "103",  # completed, in the demo
-        "CRM_PASSWORD": PASSWORD,
         "PROBE_PASSWORD": PASSWORD,
     }
     return subprocess.run(
@@ -552,7 +559,8 @@ def test_the_paths_of_the_server_are_documented(demo: ExporterProcess) -> None:
 
 
 def test_every_module_has_its_place_in_the_design() -> None:
-    named = [name for names, _ in table("docs/design.md", "module", "does") for name in in_code(names)]
+    modules = [item.partition(":")[0] for item in items("docs/design.md", "Folders")]
+    named = [name for names in modules for name in in_code(names)]
     paths = [
         path
         for path in (ROOT / "exporter").iterdir()
@@ -562,7 +570,7 @@ def test_every_module_has_its_place_in_the_design() -> None:
 
 
 def test_what_the_design_points_at_is_there() -> None:
-    for _, places in table("docs/design.md", "to find", "look in"):
+    for places in items("docs/design.md", "Where to change what"):
         files = [name for name in in_code(places) if "." in name]
         found = [path for name in files for path in (ROOT / "exporter").rglob(name)]
         found += [ROOT / name for name in files if (ROOT / name).is_file()]
@@ -595,23 +603,15 @@ FIGURES = [
     ("docs/security.md", f"At most {server.MAX_CONNECTIONS} connections"),
     ("docs/security.md", f"limit on open files is below {server.MAX_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"Below {server.MIN_FILES} the exporter does not start."),
-    ("docs/security.md", f"above {auth.WAITING_CHECKS} waiting checks"),
     ("docs/security.md", f"longer than {auth.MAX_PASSWORD} bytes"),
-    ("docs/security.md", f"up to {MAX_BODY // 1024} KiB"),
+    ("docs/metrics.md", f"over {MAX_BODY // 1024} KiB"),
     ("docs/troubleshooting.md", f"more than {auth.WAITING_CHECKS} passwords wait to be checked"),
     ("docs/scale.md", f"at most {MAX_THREADS} threads"),
     ("docs/scale.md", "offset --scrape.timeout-offset, 0.5 s"),
-    (
-        "docs/design.md",
-        f"for {task.FIRST_TASK_DELAY:g} s, doubling up to {task.MAX_TASK_DELAY / 60:g} minutes",
-    ),
-    ("docs/design.md", f"left alone for {backoff.FIRST_ACCOUNT_DELAY:g} s, doubling up to a minute"),
     ("docs/design.md", f"sets it to {pacing.FIRST_MARGIN * 100:g} % of the interval"),
-    ("docs/design.md", f"multiplies it by {pacing.MARGIN_GROWTH:g}"),
     ("docs/design.md", f"within {pacing.LONE_AFTER:g} intervals"),
     ("docs/design.md", f"adds {pacing.CONTENTION_STEP * 100:g} %"),
     ("docs/design.md", f"After {pacing.PROBE_AFTER:g} intervals"),
-    ("docs/design.md", f"falls by {pacing.PROBE_DECAY * 100:g} %"),
     ("docs/design.md", f"every {pacing.MIN_OUTAGE_SPACING:g} to {pacing.MAX_OUTAGE_SPACING:g} intervals"),
     ("docs/design.md", f"up to {pacing.MAX_RETRY_AFTER:g} s"),
     ("docs/metrics.md", f"{backoff.UNREACHABLE_AFTER} connection failures"),
@@ -677,11 +677,11 @@ def scale() -> list[Any]:
     return rows
 
 
-_AGE = "age of a reading at the end of the scrape"
+_AGE = "oldest reading, at most"
 
 
 def in_seconds(age: str) -> float:
-    number, unit = age.removesuffix(" at most").split()
+    number, unit = age.split()
     return float(number) * {"s": 1, "min": 60}[unit]
 
 
