@@ -20,36 +20,17 @@ from exporter.config.load import load_config
 from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
-from exporter.model import FINAL, AccountView, Durations, Failure, Reading, Secret, TaskSpec, TaskView
+from exporter.model import FINAL, AccountView, Durations, Failure, Reading, TaskSpec, TaskView
 from exporter.refresh import backoff, task
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# How a value of each type is written. A type that is missing here fails the test.
-_WRITTEN: Final[dict[Any, str]] = {
-    config.Url: "URL",
-    config.Duration: "duration",
-    config.Interval: "duration above `0s`",
-    config.ProxyUrl | None: "URL",
-    Secret | None: "text without spaces",
-    str | None: "text",
-    str: "text",
-    config.TaskId: "task id",
-    config.Labels: "mapping of texts",
-    tuple[str, ...]: "list of globs",
-    tuple[TaskSpec, ...]: "list of [tasks](#a-task)",
-    config.ApiSettings: "[`api`](#api)",
-    config.ApiSettings | None: "[`api`](#api)",
-    tuple[config.AccountSettings, ...] | None: "list of [accounts](#several-accounts)",
-}
-
-_MISTAKEN: Final = """\
+_MISTAKEN: Final = b"""\
 api:
   url: https://api.mobizon.kz
-  key_fil: mobizon_key
-tasks:
-  - {id: 124, labels: {job: crm}}
+  key: put-your-api-key-here
+  timeuot: 10s
 """
 
 
@@ -63,9 +44,7 @@ def configuration() -> str:
         file=_settings(config.ConfigFileSettings),
         api=_settings(config.ApiSettings),
         task=_settings(config.TaskSettings),
-        variable=config.KEY_VARIABLE,
         reserved=", ".join(f"`{name}`" for name in sorted(config.RESERVED_LABELS)),
-        mistaken=_MISTAKEN,
         errors=_mistakes(),
     )
 
@@ -75,14 +54,14 @@ def _settings(kind: type[Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for field in fields(kind):
         required = field.default is MISSING and field.default_factory is MISSING
-        default = ", **required**" if required else _default(field.default, hints[field.name])
-        rows.append((f"`{field.name}`", _WRITTEN[hints[field.name]] + default, field.metadata["doc"]))
-    return _table(("setting", "value", "meaning"), rows)
+        setting = f"`{field.name}{'' if required else _default(field.default, hints[field.name])}`"
+        rows.append((f"{setting}, **required**" if required else setting, field.metadata["doc"]))
+    return _table(("setting and default", "meaning"), rows)
 
 
 def _default(value: Any, hint: Any) -> str:
     if hint in {config.Duration, config.Interval}:
-        return f", default `{_duration(value)}`"
+        return f": {_duration(value)}"
     if value in (None, (), MISSING):
         return ""
     raise NotImplementedError(f"how to write the default {value!r}")
@@ -98,57 +77,57 @@ def _duration(seconds: float) -> str:
 
 def _mistakes() -> str:
     try:
-        load_config(Path("mistaken.yaml"), {}, lambda _: b"# mistaken.yaml\n" + _MISTAKEN.encode())
+        load_config(Path("config.yaml"), {}, lambda _: _MISTAKEN)
     except ConfigError as error:
         return str(error)
     raise AssertionError("the mistaken example is valid")
 
 
 _NOTES: Final = {
-    "mobizon_task_status": "Undocumented numbers are exported as they are",
+    "mobizon_task_status": "Other numbers are undocumented by Mobizon",
     "mobizon_task_up": "Absent before the first request",
     "mobizon_task_error": "Absent after a reading",
     "mobizon_up": (
-        "1 also after an answer that concerns the task alone, such as `not_found`. Absent before the first "
-        "answer, and while no task is active"
+        "1 even after failures of one task, such as `not_found`. Absent before the first response, and while "
+        "no task is active"
     ),
     "mobizon_api_request_failures": "Every reason from 0 on",
     "mobizon_api_request_duration_seconds": "Includes failed requests",
-    "mobizon_api_request_interval_seconds": "`request_interval`, plus what refusals have added",
-    "mobizon_task_duration_seconds": "The state file keeps the time of the first reading",
+    "mobizon_api_request_interval_seconds": "Above `request_interval` after refusals",
+    "mobizon_task_duration_seconds": "The state file keeps the time of the first",
 }
 """What the HELP text of a metric has no room for."""
 
 _REASONS: Final = {
     Reason.NOT_FOUND: (
-        "code 2: no such task",
+        "code 2",
         "task",
         "correct or remove the id: it is mistyped, deleted, or another account's",
     ),
     Reason.RATE_LIMITED: (
         "code 30, HTTP 429: too early",
         "nothing; the spacing grows",
-        "nothing if it is rare; else see [MobizonApiRateLimited](runbooks.md#mobizonapiratelimited)",
+        "nothing if rare; else see [MobizonApiRateLimited](runbooks.md#mobizonapiratelimited)",
     ),
     Reason.UNAUTHORIZED: (
-        "codes 8, 9, HTTP 401, 403: key wrong or expired, or no access to the method",
+        "codes 8, 9, HTTP 401, 403: key wrong, expired, or without access",
         "account",
-        "replace the key in `key_file`; it is read at the next scrape",
+        "[replace the key](runbooks.md#mobizonapiunauthorized)",
     ),
     Reason.WRONG_HOST: (
-        "code 13: the account belongs to another country's host",
+        "code 13: account of another country's host",
         "account",
-        "set `api.url` to the host that the log names",
+        "set `api.url` to the host in the log",
     ),
     Reason.ACCOUNT_BLOCKED: ("code 14: account blocked or deleted", "account", "ask Mobizon"),
     Reason.API_ERROR: ("any other code", "task", "ask Mobizon if it lasts; the log has the message"),
     Reason.HTTP_ERROR: (
         "any other HTTP status but 200",
         "task",
-        "check `api.url` and the proxy; it may be an outage",
+        "check `api.url` and proxy; it may be an outage",
     ),
     Reason.INVALID_RESPONSE: (
-        "no JSON, no progress, progress outside 0-100, or over 64 KiB",
+        "no JSON, no progress within 0-100, or over 64 KiB",
         "task",
         "read the log; a proxy's login page is one cause",
     ),
@@ -156,7 +135,7 @@ _REASONS: Final = {
     Reason.CONNECTION_ERROR: (
         "network, DNS, TLS or proxy",
         "task",
-        "check them; set `ca_file` for an authority of your own",
+        "check them; trust your own authority by `ca_file`",
     ),
 }
 
@@ -187,10 +166,10 @@ def metrics() -> str:
 
 def _metric(family: Metric) -> tuple[str, ...]:
     labels = dict.fromkeys(label for sample in family.samples for label in sample.labels)
-    own = [f"`{label}`" for label in labels if label not in _GENERAL]
-    name = family.name + ("_total" if family.type == "counter" else "")
+    own = ",".join(label for label in labels if label not in _GENERAL)
+    name = family.name + ("_total" if family.type == "counter" else "") + (f"{{{own}}}" if own else "")
     value = f"{family.documentation} {_NOTES.get(family.name, '')}".strip().removesuffix(".")
-    return f"`{name}`", f"{family.type} by {', '.join(own)}" if own else family.type, value
+    return f"`{name}`", family.type, value
 
 
 async def _exposition() -> str:

@@ -1,6 +1,7 @@
 """Loads contact groups into a campaign, waits for the load, sends the campaign.
 
 Usage: python campaign.py CAMPAIGN GROUPS
+Needs requests, and the API key in the file mobizon_key.
 """
 
 import os

@@ -38,9 +38,16 @@ _KEY: Final = re.compile(r"[!-~]+")
 class ApiSettings:
     """How one account's API is reached."""
 
-    url: Url = field(metadata={"doc": "base URL of the API; the host depends on the country of registration"})
+    url: Url = field(
+        metadata={
+            "doc": "`https://api.mobizon.kz`, `https://api.mobizon.ua` and so on, by country of registration"
+        }
+    )
     key: Secret | None = field(default=None, metadata={"doc": "the API key"})
-    key_file: str | None = field(default=None, metadata={"doc": "file with the API key"})
+    key_file: str | None = field(
+        default=None,
+        metadata={"doc": f"file with the API key; without both, the environment variable `{KEY_VARIABLE}`"},
+    )
     request_interval: Interval = field(
         default=Interval(1.0), metadata={"doc": "from one request's start to the next; Mobizon allows 1s"}
     )
@@ -52,7 +59,7 @@ class ApiSettings:
         default=None, metadata={"doc": "PEM file of authorities to trust instead of the usual ones"}
     )
     proxy_url: ProxyUrl | None = field(
-        default=None, metadata={"doc": "HTTP proxy for the requests; may hold credentials"}
+        default=None, metadata={"doc": "URL of an HTTP proxy; may hold credentials"}
     )
 
 
@@ -61,10 +68,8 @@ class TaskSettings:
     """One entry of `tasks` that is more than a bare id."""
 
     id: TaskId = field(metadata={"doc": "`data` of Mobizon's answer with code 100"})
-    name: str | None = field(default=None, metadata={"doc": "becomes the label `name`"})
-    labels: Labels = field(
-        default_factory=lambda: Labels({}), metadata={"doc": "become labels of the task's series"}
-    )
+    name: str | None = field(default=None, metadata={"doc": "value of the label `name`"})
+    labels: Labels = field(default_factory=lambda: Labels({}), metadata={"doc": "mapping of more labels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,13 @@ class AccountSettings:
 class ConfigFileSettings:
     """A configuration file as it is written."""
 
-    api: ApiSettings | None = field(default=None, metadata={"doc": "how the API is reached"})
-    tasks: tuple[TaskSpec, ...] = field(default=(), metadata={"doc": "the tasks to watch"})
-    task_files: tuple[str, ...] = field(default=(), metadata={"doc": "globs of [task files](#task-files)"})
+    api: ApiSettings | None = field(default=None, metadata={"doc": "[settings of the API](#api)"})
+    tasks: tuple[TaskSpec, ...] = field(default=(), metadata={"doc": "list of [tasks](#a-task) to watch"})
+    task_files: tuple[str, ...] = field(
+        default=(), metadata={"doc": "list of globs of [task files](#task-files)"}
+    )
     accounts: tuple[AccountSettings, ...] | None = field(
-        default=None, metadata={"doc": "instead of `api`, `tasks` and `task_files`"}
+        default=None, metadata={"doc": "list of [accounts](#several-accounts), instead of the settings above"}
     )
     stale_after: Duration = field(
         default=Duration(300.0),
@@ -93,7 +100,7 @@ class ConfigFileSettings:
     )
     drop_finished_after: Duration = field(
         default=Duration(0.0),
-        metadata={"doc": "how long finished tasks stay; `0s`: for ever. Not for registered tasks"},
+        metadata={"doc": "how long finished tasks stay, unless registered; `0s`: for ever"},
     )
 
 

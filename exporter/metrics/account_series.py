@@ -123,14 +123,14 @@ FAMILIES: Final = (
     _Family(
         "mobizon_api_request_duration_seconds",
         "histogram",
-        "Time from a request to its response, in seconds.",
+        "Seconds from request to response.",
         lambda account: account.durations,
         _histogram,
     ),
     _Family(
         "mobizon_api_request_interval_seconds",
         "gauge",
-        "Spacing of requests in force, start to start, in seconds.",
+        "Spacing of requests in force, in seconds.",
         lambda account: account.spacing,
         _gauge,
     ),
@@ -151,7 +151,7 @@ FAMILIES: Final = (
     _Family(
         "mobizon_task_duration_seconds",
         "histogram",
-        "Seconds from a task's first reading to the one that shows it finished, by status.",
+        "Seconds from a task's first reading to its final one, by status.",
         lambda account: {status.name.lower(): known for status, known in account.task_durations.items()},
         _histograms_by_final_status,
     ),

@@ -71,13 +71,13 @@ def _exporter(snapshot: Snapshot) -> list[Metric]:
         ),
         (
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration was last reloaded successfully, in Unix time.",
+            "Unix time of the last successful configuration reload.",
             {},
             snapshot.reloaded_at,
         ),
         (
             "task_file_errors",
-            "Task files with errors, whose present content is not fully loaded.",
+            "Task files with errors or skipped ids.",
             {},
             snapshot.task_file_errors,
         ),

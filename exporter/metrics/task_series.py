@@ -19,12 +19,12 @@ ERROR: Final = "mobizon_task_error"
 LAST_SUCCESS: Final = "mobizon_task_last_success_timestamp_seconds"
 LAST_CHANGE: Final = "mobizon_task_last_change_timestamp_seconds"
 FAMILIES: Final = {
-    PROGRESS: "Progress of the task in percent as Mobizon reports it, as of the last reading.",
-    STATUS: ("Status of the task as of the last reading: 0 waiting, 1 in progress, 2 completed, 3 rejected."),
-    UP: "Whether the last request for the task was answered with a reading.",
-    ERROR: "Reason why the last request for the task failed; always 1.",
-    LAST_SUCCESS: "When the last reading of the task was taken, in Unix time.",
-    LAST_CHANGE: "When the task's progress or status last changed, in Unix time.",
+    PROGRESS: "Progress in percent, as of the last reading.",
+    STATUS: "Status as of the last reading: 0 waiting, 1 in progress, 2 completed, 3 rejected.",
+    UP: "Whether the last request brought a reading.",
+    ERROR: "Why the last request failed; always 1.",
+    LAST_SUCCESS: "Unix time of the last reading.",
+    LAST_CHANGE: "Unix time of the last change of progress or status.",
 }
 
 
@@ -37,7 +37,7 @@ class TaskSeries:
     def render(self, accounts: tuple[AccountView, ...]) -> str:
         """Every family with its series, such as these.
 
-        # HELP mobizon_task_error Reason why the last request for the task failed; always 1.
+        # HELP mobizon_task_error Why the last request failed; always 1.
         # TYPE mobizon_task_error gauge
         mobizon_task_error{name="spring-sale",reason="timeout",task_id="124",team="crm"} 1.0
         """
