@@ -106,7 +106,7 @@ _REASONS: Final = {
     ),
     Reason.RATE_LIMITED: (
         "code 30, HTTP 429: too early",
-        "nothing; the spacing grows",
+        "nothing; spacing grows",
         "nothing if rare; else see [MobizonApiRateLimited](runbooks.md#mobizonapiratelimited)",
     ),
     Reason.UNAUTHORIZED: (
