@@ -16,11 +16,12 @@ def mask(text: str, key: str) -> str:
         return text
     characters: list[str] = _CHARACTER.findall(text)
     readable = "".join(map(_unescape, characters))
-    for wanted in {key, "".join(map(_unescape, _CHARACTER.findall(key)))}:
+    for wanted in key, "".join(map(_unescape, _CHARACTER.findall(key))):
         at = readable.find(wanted)
         while at >= 0:
             end = at + len(wanted)
             characters[at:end] = [MASK] + [""] * (len(wanted) - 1)
+            readable = readable[:at] + "\0" * len(wanted) + readable[end:]  # found once is enough
             at = readable.find(wanted, end)
     return "".join(characters).replace(key, MASK)
 
