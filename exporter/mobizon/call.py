@@ -54,12 +54,6 @@ class Call:
                 self._given_up = True
             return self._given_up
 
-    def give_up_if_queued(self) -> bool:
-        """Give it up if no thread has begun with it; whether it is given up."""
-        with self._lock:
-            self._given_up = self.deadline is None
-            return self._given_up
-
     def timed_out(self) -> ApiError:
         """The error of a deadline that has passed."""
         missing = "complete answer" if self.is_sent else "connection"

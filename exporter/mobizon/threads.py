@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import resource
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -14,6 +12,7 @@ from exporter.errors import ApiError
 from exporter.mobizon.call import Call
 from exporter.mobizon.callbacks import LoopCallbacks
 from exporter.mobizon.client import Client
+from exporter.mobizon.workers import Workers
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,7 +35,7 @@ class RequestThreads:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._max = _max_threads()
-        self._threads = ThreadPoolExecutor(self._max, thread_name_prefix=NAME)
+        self._workers = Workers(self._max, NAME)
         self._clients: dict[tuple[str | None, str | None], Client] = {}
         self._callbacks = LoopCallbacks(loop)
         self._calls: dict[Call, Callable[[Reading | ApiError, float], None]] = {}
@@ -71,11 +70,7 @@ class RequestThreads:
                 outcome = error.with_traceback(None)  # which would keep what it leads to
             self._callbacks.post(finish, outcome, time.monotonic() - began)
 
-        try:
-            self._threads.submit(run)
-        except Exception:  # such as no more threads; it is queued all the same, and another may come to it
-            if call.give_up_if_queued():
-                raise
+        self._workers.run(run)
         self._calls[call] = finish
         self._watch(call)
 
@@ -84,11 +79,7 @@ class RequestThreads:
         for call in self._calls:
             call.give_up()
         self._calls.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + MAX_JOIN
-        for thread in threading.enumerate():
-            if thread.name.startswith(NAME):
-                thread.join(max(0.0, until - time.monotonic()))
+        self._workers.close(MAX_JOIN)
         for client in self._clients.values():
             client.close()
 

@@ -78,16 +78,6 @@ def test_it_is_given_up_as_late_once_its_deadline_has_passed_by_the_grace() -> N
     assert request.call.give_up_if_late(1.0) is True, "it stays given up"
 
 
-def test_it_is_given_up_as_queued_only_while_no_thread_has_begun_with_it() -> None:
-    request = Request()
-    assert request.call.give_up_if_queued() is True
-    request.cannot_begin()
-    request = Request()
-    request.begin()
-    assert request.call.give_up_if_queued() is False
-    request.begin()
-
-
 @pytest.mark.parametrize(("sent", "missing"), [(False, "connection"), (True, "complete answer")])
 def test_a_time_out_says_what_did_not_come(sent: bool, missing: str) -> None:
     request = Request()
