@@ -73,9 +73,8 @@ class Client:
     """
 
     def __init__(self, ca_file: str | None, proxy_url: str | None, connections: int) -> None:
-        self._verify = ca_file or True
         self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
-        self._adapter = BoundedAdapter(pool_connections=_MAX_HOSTS, pool_maxsize=connections, max_retries=0)
+        self._adapter = BoundedAdapter(ca_file, connections, _MAX_HOSTS)
 
     def get_status(
         self,
@@ -120,7 +119,7 @@ class Client:
             _request(api, key, task_id, call),
             stream=True,
             timeout=api.timeout,
-            verify=self._verify,
+            verify=True,
             proxies=self._proxies,
         ) as response:
             body = response.raw.read(MAX_BODY + 1, decode_content=False)
