@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+TICK: Final = 0.002  # seconds; a wake-up takes two threads from their work
+
 
 class LoopCallbacks:
-    """Calls back on the loop, in order. For all that is posted while it is busy it is woken but once."""
+    """Calls back on the loop, in order; it is woken but once for all that is posted within TICK seconds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -28,7 +30,13 @@ class LoopCallbacks:
                 self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._woken = False  # first, so that whatever is posted from now on wakes the loop again
-        while self._posted:
-            callback, values = self._posted.popleft()
-            self._loop.call_soon(callback, *values)
+        if self._posted:
+            while self._posted:
+                callback, values = self._posted.popleft()
+                self._loop.call_soon(callback, *values)
+            self._loop.call_later(TICK, self._deliver)  # looks again before it has to be woken
+            return
+        self._woken = False
+        if self._posted:  # by a thread that did not see this
+            self._woken = True
+            self._loop.call_soon(self._deliver)
