@@ -40,6 +40,7 @@ class Schedule:
         self.tasks: dict[int, TaskState] = {}
         self.active = 0  # how many of them
         self._turns = Turns(self._is_due)
+        self._answered_tasks: dict[TaskState, None] = {}  # that are not due, and will be at the next ask
         self._ask = 0
         self._asked_at = -math.inf
         self._expired_ask = 0
@@ -74,6 +75,8 @@ class Schedule:
             task.spec = spec
             self.tasks[spec.id] = task
         self._started_since_ask = True  # new tasks count as answered: the next ask needs a new number
+        answered = (task for task in self.tasks.values() if task.answered == self._ask)
+        self._answered_tasks = dict.fromkeys(answered)
         self._turns.refill(self.tasks.values())
         self._count_active()
 
@@ -88,9 +91,11 @@ class Schedule:
         """Make every active task due; the number of the ask, shared while no request starts in between."""
         self._expire(now)
         if self._started_since_ask or self._expired_ask == self._ask:
-            self._ask += 1
+            expired, self._ask = self._expired_ask == self._ask, self._ask + 1
             self._started_since_ask = False
-            self._turns.refill(self.tasks.values())
+            for task in self.tasks.values() if expired else self._answered_tasks:
+                self._turns.add(task)
+            self._answered_tasks.clear()
         self._asked_at = now
         return self._ask
 
@@ -154,6 +159,8 @@ class Schedule:
         self.backing_off_since = min(self.backing_off_since, at.elapsed) if self.backing_off else math.inf
         if self.tasks.get(task.spec.id) is task:
             self._turns.add(task, first=keeps_turn)
+            if task.answered == self._ask:
+                self._answered_tasks[task] = None
         if not task.active:
             self._count_active()
 
