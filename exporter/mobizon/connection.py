@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.certs import where  # type: ignore[attr-defined] # the stubs forget it
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
@@ -227,7 +227,7 @@ class BoundedAdapter(HTTPAdapter):
     """The adapter of requests over connections that keep to their time-out; bodies have to be a `Body`."""
 
     def __init__(self, ca_file: str | None, connections: int, hosts: int) -> None:
-        self._ca_file = ca_file or where()
+        self._ca_file = ca_file or DEFAULT_CA_BUNDLE_PATH
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
