@@ -179,7 +179,7 @@ async def _exposition() -> str:
     return text.decode()
 
 
-def _sample() -> Snapshot:
+async def _sample() -> Snapshot:
     """An account with everything that there can be."""
     spec = TaskSpec(124, "spring-sale", {"team": "crm"})
     failure = Failure(Reason.TIMEOUT, "", 0.0)

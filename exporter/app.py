@@ -19,6 +19,7 @@ from exporter.config.reload import Reloader, Source
 from exporter.config.watch import ConfigWatch, WatchStatus
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
+from exporter.metrics.renderer import in_slices
 from exporter.mobizon.threads import RequestThreads
 from exporter.model import Account, Api, Config, Secret
 from exporter.refresh.refresher import Refresher
@@ -161,11 +162,9 @@ def _server(  # noqa: PLR0913, PLR0917 - the composer's table of parts
 ) -> Server:
     """The HTTP side, ready to listen."""
 
-    def snapshot() -> Snapshot:
-        status = reloader.status
-        return Snapshot(
-            refresher.views(), status.reload_successful, status.reloaded_at, status.task_file_errors
-        )
+    async def snapshot() -> Snapshot:
+        accounts, status = await in_slices(refresher.views()), reloader.status
+        return Snapshot(accounts, status.reload_successful, status.reloaded_at, status.task_file_errors)
 
     exposition = Exposition(snapshot)
     stack.callback(exposition.close)

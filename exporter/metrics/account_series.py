@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.text import header, label_text, sample
+from exporter.metrics.text import header, sample, series
 from exporter.model import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from exporter.model import AccountView, Durations
 
     Labels = dict[str, str]
+    Values = tuple[float, ...]
+    Kept = tuple[Values, list[str], str]  # values, the series that they are of, and both as lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A family: `value` takes what it shows from a view, `write` makes the samples of that."""
+    """A family: `values` are those of an account, `series` the series that they are of, in the same order.
+
+    Which series an account has never changes; as long as there are no values, they are not shown.
+    """
 
     name: str
     kind: str
     documentation: str
-    value: Callable[[AccountView], Any]
-    write: Callable[[str, Labels, Any], str]
+    values: Callable[[AccountView], Values]
+    series: Callable[[str, Labels, AccountView], list[str]]
 
 
 class AccountSeries:
-    """Renders views of accounts; a value that is that of last time is not formatted again."""
+    """Renders views of accounts; values that are those of last time are not formatted again."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str | None, str], tuple[object, str]] = {}
+        self._kept: dict[tuple[str | None, str], Kept] = {}
 
     def render(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> str:
         """Every family with its series, such as these.
@@ -47,112 +53,131 @@ class AccountSeries:
         for family in FAMILIES:
             parts.append(header(family.name, family.kind, family.documentation, openmetrics=openmetrics))
             for account in accounts:
-                key, value = (account.name, family.name), family.value(account)
-                known = kept.get(key)
-                if known is None or known[0] != value:
-                    labels = {"account": account.name} if account.name else {}
-                    known = value, family.write(family.name, labels, value)
-                self._kept[key] = known
-                parts.append(known[1])
+                key = account.name, family.name
+                known = self._kept[key] = _rendered(family, account, kept.get(key))
+                parts.append(known[2])
         return "".join(parts)
 
 
-def _states(account: AccountView) -> dict[str, int]:
-    counted = Counter(task.state for task in account.tasks)
-    return {state: counted[state] for state in STATES}
+def _rendered(family: _Family, account: AccountView, kept: Kept | None) -> Kept:
+    values = family.values(account)
+    if kept and kept[0] == values:
+        return kept
+    labels = {"account": account.name} if account.name else {}
+    names = kept[1] if kept else family.series(family.name, labels, account)
+    return values, names, "".join(map(sample, names, values))
 
 
-def _gauge(name: str, labels: Labels, value: float | None) -> str:
-    return "" if value is None else sample(name, label_text(labels), value)
+def _gauge(name: str, labels: Labels, _: AccountView) -> list[str]:
+    return [series(name, labels)]
 
 
-def _counter(name: str, labels: Labels, value: float) -> str:
-    return sample(f"{name}_total", label_text(labels), value)
+def _counter(name: str, labels: Labels, _: AccountView) -> list[str]:
+    return [series(f"{name}_total", labels)]
 
 
-def _by_state(name: str, labels: Labels, values: Mapping[str, int]) -> str:
-    return "".join(_gauge(name, labels | {"status": state}, number) for state, number in values.items())
+def _by_state(name: str, labels: Labels, _: AccountView) -> list[str]:
+    return [series(name, labels | {"status": state}) for state in STATES]
 
 
-def _by_reason(name: str, labels: Labels, values: Mapping[str, int]) -> str:
-    return "".join(_counter(name, labels | {"reason": reason}, number) for reason, number in values.items())
+def _by_reason(name: str, labels: Labels, account: AccountView) -> list[str]:
+    return [series(f"{name}_total", labels | {"reason": reason.value}) for reason in account.failures]
 
 
-def _by_final_status(name: str, labels: Labels, values: Mapping[str, int]) -> str:
-    return "".join(_counter(name, labels | {"status": status}, number) for status, number in values.items())
+def _by_final_status(name: str, labels: Labels, account: AccountView) -> list[str]:
+    return [series(f"{name}_total", labels | {"status": status.name.lower()}) for status in account.finished]
 
 
-def _histogram(name: str, labels: Labels, durations: Durations) -> str:
+def _histogram(name: str, labels: Labels, account: AccountView) -> list[str]:
+    return _of_histogram(name, labels, account.durations)
+
+
+def _histograms_by_final_status(name: str, labels: Labels, account: AccountView) -> list[str]:
+    return [
+        one
+        for status, known in account.task_durations.items()
+        for one in _of_histogram(name, labels | {"status": status.name.lower()}, known)
+    ]
+
+
+def _of_histogram(name: str, labels: Labels, durations: Durations) -> list[str]:
+    buckets = [series(f"{name}_bucket", labels | {"le": str(le)}) for le in (*durations.bounds, "+Inf")]
+    return [*buckets, series(f"{name}_count", labels), series(f"{name}_sum", labels)]
+
+
+def _observed(durations: Durations) -> Iterable[float]:
     """Buckets are cumulative, and the last one holds everything."""
-    lines, total = [], 0
-    for bound, number in zip((*durations.bounds, "+Inf"), durations.counts, strict=True):
-        total += number
-        lines.append(sample(f"{name}_bucket", label_text(labels | {"le": str(bound)}), total))
-    lines.append(sample(f"{name}_count", label_text(labels), total))
-    lines.append(sample(f"{name}_sum", label_text(labels), durations.seconds))
-    return "".join(lines)
+    buckets = tuple(accumulate(durations.counts))
+    return (*buckets, buckets[-1], durations.seconds)
 
 
-def _histograms_by_final_status(name: str, labels: Labels, values: Mapping[str, Durations]) -> str:
-    return "".join(_histogram(name, labels | {"status": status}, known) for status, known in values.items())
+def _tasks_by_state(account: AccountView) -> Values:
+    counted = Counter(task.state for task in account.tasks)
+    return tuple(counted[state] for state in STATES)
 
 
 FAMILIES: Final = (
-    _Family("mobizon_tasks", "gauge", "Tasks listed, by status as of the last reading.", _states, _by_state),
+    _Family(
+        "mobizon_tasks",
+        "gauge",
+        "Tasks listed, by status as of the last reading.",
+        _tasks_by_state,
+        _by_state,
+    ),
     _Family(
         "mobizon_up",
         "gauge",
         "Whether the API is available for the account, as of the last response.",
-        lambda account: account.up,
+        lambda account: () if account.up is None else (account.up,),
         _gauge,
     ),
     _Family(
         "mobizon_api_requests",
         "counter",
         "Requests sent to the API.",
-        lambda account: account.requests,
+        lambda account: (account.requests,),
         _counter,
     ),
     _Family(
         "mobizon_api_request_failures",
         "counter",
         "Requests to the API that failed, by reason.",
-        lambda account: {reason.value: number for reason, number in account.failures.items()},
+        lambda account: tuple(account.failures.values()),
         _by_reason,
     ),
     _Family(
         "mobizon_api_request_duration_seconds",
         "histogram",
         "Seconds from request to response.",
-        lambda account: account.durations,
+        lambda account: tuple(_observed(account.durations)),
         _histogram,
     ),
     _Family(
         "mobizon_api_request_interval_seconds",
         "gauge",
         "Spacing of requests in force, in seconds.",
-        lambda account: account.spacing,
+        lambda account: (account.spacing,),
         _gauge,
     ),
     _Family(
         "mobizon_tasks_due",
         "gauge",
         "Tasks due, whose request has yet to be sent.",
-        lambda account: account.due,
+        lambda account: (account.due,),
         _gauge,
     ),
     _Family(
         "mobizon_tasks_finished",
         "counter",
         "Tasks seen to finish, by status; not those that were finished when first seen.",
-        lambda account: {status.name.lower(): number for status, number in account.finished.items()},
+        lambda account: tuple(account.finished.values()),
         _by_final_status,
     ),
     _Family(
         "mobizon_task_duration_seconds",
         "histogram",
         "Seconds from a task's first reading to its final one, by status.",
-        lambda account: {status.name.lower(): known for status, known in account.task_durations.items()},
+        lambda account: tuple(chain.from_iterable(map(_observed, account.task_durations.values()))),
         _histograms_by_final_status,
     ),
 )

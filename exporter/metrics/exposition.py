@@ -16,7 +16,7 @@ from exporter.metrics.renderer import Renderer
 from exporter.metrics.task_series import TaskSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 # Two formats, whatever a client asks for: each further one would be rendered by itself.
 _TEXT: Final = choose_encoder("text/plain; version=0.0.4")
@@ -27,7 +27,7 @@ _GZIP_LEVEL: Final = 1  # an exposition is repetitive: more effort costs time an
 class Exposition:
     """Renders snapshots in the format that a scrape accepts."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Awaitable[Snapshot]]) -> None:
         self._snapshot = snapshot
         self._tasks = TaskSeries()
         self._accounts = AccountSeries()
@@ -48,9 +48,9 @@ class Exposition:
         """The exposition as of now and its content type, for the value of an Accept header."""
         encode, content_type = _OPENMETRICS if _accepts_openmetrics(accept) else _TEXT
 
-        def begin() -> Callable[[], bytes]:
+        async def begin() -> Callable[[], bytes]:
             began = time.monotonic()
-            self._collector.snapshot = snapshot = self._snapshot()
+            self._collector.snapshot = snapshot = await self._snapshot()
 
             def rendered() -> bytes:
                 openmetrics = content_type.startswith("application/openmetrics-text")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable, Iterable
 
+T = TypeVar("T")
+
+SLICE: Final = 0.002  # seconds that the event loop is held up for
 MAX_WAITING: Final = 8  # different renderings, above which more are refused
 
 
@@ -28,8 +32,8 @@ class Renderer:
         self._turn = asyncio.Lock()
         self._waiting: dict[Hashable, _Rendering] = {}
 
-    async def render(self, wanted: Hashable, begin: Callable[[], Callable[[], bytes]]) -> bytes:
-        """What the function that `begin` returns makes on the thread; raises BusyError.
+    async def render(self, wanted: Hashable, begin: Callable[[], Awaitable[Callable[[], bytes]]]) -> bytes:
+        """What the function that `begin` comes to makes on the thread; raises BusyError.
 
         `begin` is called on the event loop when the rendering's turn has come.
         """
@@ -52,10 +56,22 @@ class Renderer:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _render(self, wanted: Hashable, begin: Callable[[], Callable[[], bytes]]) -> bytes:
+    async def _render(self, wanted: Hashable, begin: Callable[[], Awaitable[Callable[[], bytes]]]) -> bytes:
         async with self._turn:
             del self._waiting[wanted]
-            return await asyncio.get_running_loop().run_in_executor(self._thread, begin())
+            return await asyncio.get_running_loop().run_in_executor(self._thread, await begin())
+
+
+async def in_slices(items: Iterable[T]) -> tuple[T, ...]:
+    """The items, taken on the event loop in slices, so that it is not held up."""
+    taken: list[T] = []
+    slice_ends = time.monotonic() + SLICE
+    for item in items:
+        taken.append(item)
+        if time.monotonic() >= slice_ends:
+            await asyncio.sleep(0)
+            slice_ends = time.monotonic() + SLICE
+    return tuple(taken)
 
 
 class _Rendering:

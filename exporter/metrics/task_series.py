@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exporter.metrics.text import header, label_text, sample
+from exporter.metrics.text import header, sample, series
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.model import AccountView, TaskView
 
-    Lines = dict[str, str]  # by family, where the task has a series of it
-    Kept = tuple[TaskView, str, Lines]  # a view, its labels as text, and its lines
+    Line = tuple[str, float, str]  # a series, its value, and both as text
+    Lines = dict[str, Line]  # by family, where the task has a series of it
 
 PROGRESS: Final = "mobizon_task_progress"
 STATUS: Final = "mobizon_task_status"
@@ -29,10 +31,10 @@ FAMILIES: Final = {
 
 
 class TaskSeries:
-    """Renders views of tasks; a view that is the very one of last time is not formatted again."""
+    """Renders views of tasks; what is the same as last time is not formatted again."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str | None, int], Kept] = {}
+        self._kept: dict[tuple[str | None, int], tuple[TaskView, Lines]] = {}
 
     def render(self, accounts: tuple[AccountView, ...]) -> str:
         """Every family with its series, such as these.
@@ -45,37 +47,45 @@ class TaskSeries:
         for account in accounts:
             for view in account.tasks:
                 key = (account.name, view.spec.id)
-                self._kept[key] = _rendered(account.name, view, kept.get(key))
-        rows = [lines for _, _, lines in self._kept.values()]
+                known = kept.get(key)
+                if known is None or known[0] is not view:
+                    same_labels = known is not None and known[0].spec is view.spec
+                    known = view, _lines(account.name, view, known[1] if known and same_labels else {})
+                self._kept[key] = known
+        rows = [lines for _, lines in self._kept.values()]
         parts: list[str] = []
         for name, documentation in FAMILIES.items():
             parts.append(header(name, "gauge", documentation, openmetrics=False))
-            parts.extend(row[name] for row in rows if name in row)
+            parts.extend(row[name][2] for row in rows if name in row)
         return "".join(parts)
 
 
-def _rendered(account: str | None, view: TaskView, kept: Kept | None) -> Kept:
-    """A view with its lines: those of last time if it is the same, else made of what is the same."""
-    if kept and kept[0] is view:
-        return kept
-    labels = kept[1] if kept and kept[0].spec is view.spec else label_text(_labels(account, view))
-    return view, labels, _lines(account, view, labels)
-
-
-def _lines(account: str | None, view: TaskView, labels: str) -> Lines:
+def _lines(account: str | None, view: TaskView, before: Lines) -> Lines:
+    """The lines of a view; those of before where they are the same."""
     lines: Lines = {}
-    if view.reading and not view.stale:
-        lines[PROGRESS] = sample(PROGRESS, labels, view.reading.progress)
-        lines[STATUS] = sample(STATUS, labels, view.reading.status)
-    if view.reading or view.failure:
-        lines[UP] = sample(UP, labels, 0 if view.failure else 1)
+    for name, value in _values(view):
+        known = before.get(name)
+        if known is None or known[1] != value:
+            text = known[0] if known else series(name, _labels(account, view))
+            known = text, value, sample(text, value)
+        lines[name] = known
     if view.failure:
-        reason = {"reason": view.failure.reason.value}
-        lines[ERROR] = sample(ERROR, label_text(_labels(account, view) | reason), 1)
-    if view.reading:
-        lines[LAST_SUCCESS] = sample(LAST_SUCCESS, labels, view.reading.taken_at)
-        lines[LAST_CHANGE] = sample(LAST_CHANGE, labels, view.changed_at)
+        text = series(ERROR, _labels(account, view) | {"reason": view.failure.reason.value})
+        lines[ERROR] = text, 1, sample(text, 1)
     return lines
+
+
+def _values(view: TaskView) -> Iterator[tuple[str, float]]:
+    """The values of all families but ERROR."""
+    reading = view.reading
+    if reading and not view.stale:
+        yield PROGRESS, reading.progress
+        yield STATUS, reading.status
+    if reading or view.failure:
+        yield UP, 0 if view.failure else 1
+    if reading:
+        yield LAST_SUCCESS, reading.taken_at
+        yield LAST_CHANGE, view.changed_at
 
 
 def _labels(account: str | None, view: TaskView) -> dict[str, str]:

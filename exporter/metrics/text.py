@@ -20,15 +20,15 @@ def header(name: str, kind: str, documentation: str, *, openmetrics: bool) -> st
     return f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n"
 
 
-def sample(name: str, labels: str, value: float) -> str:
-    """One sample, such as `mobizon_up{account="kz"} 1.0`; `labels` as `label_text` has them."""
-    inside = f"{{{labels}}}" if labels else ""
-    return f"{name}{inside} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call] # the library's
+def sample(series: str, value: float) -> str:
+    """One sample, such as `mobizon_up{account="kz"} 1.0`."""
+    return f"{series} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call] # the library's
 
 
-def label_text(labels: Mapping[str, str]) -> str:
-    """Labels as they stand between the braces."""
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in sorted(labels.items()))
+def series(name: str, labels: Mapping[str, str]) -> str:
+    """A series, such as `mobizon_up{account="kz"}`."""
+    inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{inside}}}" if inside else name
 
 
 def _escaped(value: str) -> str:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from exporter.model import Account, Config
     from exporter.refresh.clock import Instant
     from exporter.refresh.counters import Counters
+    from exporter.refresh.ports import Timer
     from exporter.refresh.schedule import Schedule
     from exporter.refresh.task import Budget, InFlight, TaskState
-    from exporter.refresh.waits import Timer
 
 MIN_SET_BACK: Final = 5.0  # seconds; clocks that are read one after the other differ a little each time
 
@@ -33,6 +33,7 @@ class AccountState:
         self.scrapes = ScrapeWaits()
         self.task_waits = TaskWaits()
         self.timer: Timer | None = None  # of the next start
+        self.timer_at = 0.0  # when that is
         self.retired = False
         self.log = TaskLog(settings.name)
         self.failure: Failure | None = None  # why the API is unavailable for it

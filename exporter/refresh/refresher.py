@@ -6,12 +6,12 @@ reports to callbacks on the loop.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from exporter.errors import ApiError, Reason
-from exporter.model import Config, Reading
+from exporter.model import Config
 from exporter.refresh.account import AccountState, matched
 from exporter.refresh.clock import Clock
 from exporter.refresh.counters import Counters
@@ -20,39 +20,17 @@ from exporter.refresh.pacing import Pacer
 from exporter.refresh.schedule import Schedule
 from exporter.refresh.statefile import Memory, fingerprint, identity
 from exporter.refresh.task import Budget
-from exporter.refresh.waits import Timer, WaitingScrape
+from exporter.refresh.waits import WaitingScrape
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from exporter.model import Account, AccountView, Api, Failure, Remembered, TaskView
+    from exporter.model import Account, AccountView, Failure, Reading, Remembered, TaskView
+    from exporter.refresh.ports import Loop, Send
     from exporter.refresh.task import InFlight
 
 log = structlog.get_logger(__name__)
-
-
-class Loop(Protocol):
-    """The part of an asyncio loop that is used here."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
-        """Call back at that time."""
-
-
-class Send(Protocol):
-    """Starts a request. `sent` is called when it is on its way, `done` with what came of it."""
-
-    def __call__(
-        self,
-        api: Api,
-        task_id: int,
-        sent: Callable[[float], None],
-        done: Callable[[Reading | ApiError], None],
-    ) -> None:
-        """Return at once."""
 
 
 class Refresher:
@@ -182,10 +160,9 @@ class Refresher:
         for scrape in list(self._scrapes):
             scrape.release()
 
-    def views(self) -> tuple[AccountView, ...]:
-        """Everything that is known, as of now."""
-        at = self._clock.read()
-        return tuple(account.view(at, self._config) for account in self._accounts)
+    def views(self) -> Iterator[AccountView]:
+        """Everything that is known, each account as of when it comes."""
+        return (account.view(self._clock.read(), self._config) for account in self._accounts)
 
     def account_failures(self) -> dict[str | None, Failure | None]:
         """The accounts, as configured, and why the API is unavailable for each; None while it is not."""
@@ -215,15 +192,17 @@ class Refresher:
 
     def _pump(self, account: AccountState) -> None:
         """Start the request that may start now, or set the timer for the next one."""
+        now = self._loop.time()
+        at = None if self._closed else account.schedule.next_start(now)
         if account.timer:
+            if at == account.timer_at:
+                return
             account.timer.cancel()
             account.timer = None
-        now = self._loop.time()
-        at = account.schedule.next_start(now)
-        if at is None or self._closed:
+        if at is None:
             return
         if at > now:
-            account.timer = self._loop.call_at(at, lambda: self._pump(account))
+            account.timer, account.timer_at = self._loop.call_at(at, lambda: self._pump_now(account)), at
             return
         request = account.start(now)
         try:
@@ -238,6 +217,10 @@ class Refresher:
             self._finished(
                 account, request, ApiError(Reason.CONNECTION_ERROR, "it cannot be sent: see the log")
             )
+
+    def _pump_now(self, account: AccountState) -> None:
+        account.timer = None
+        self._pump(account)
 
     def _sent(self, account: AccountState, request: InFlight, when: float) -> None:
         account.schedule.sent(request, when)

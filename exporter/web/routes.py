@@ -15,7 +15,7 @@ from aiohttp import web
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import pack
-from exporter.metrics.renderer import BusyError, Renderer
+from exporter.metrics.renderer import BusyError, Renderer, in_slices
 from exporter.web import page
 from exporter.web.sending import accepts_gzip, send
 from exporter.web.tasks_json import tasks_json
@@ -116,8 +116,8 @@ class Pages:
         language = language_of(request.headers.get("Accept-Language"))
         query = request.query.get("q", "")[:MAX_QUERY]
 
-        def begin() -> Callable[[], bytes]:
-            accounts = self._refresher.views()
+        async def begin() -> Callable[[], bytes]:
+            accounts = await in_slices(self._refresher.views())
             return lambda: page.render(
                 accounts,
                 now=time.time(),
@@ -134,8 +134,8 @@ class Pages:
         """The same for programs."""
         self._look()
 
-        def begin() -> Callable[[], bytes]:
-            accounts = self._refresher.views()
+        async def begin() -> Callable[[], bytes]:
+            accounts = await in_slices(self._refresher.views())
             return lambda: json.dumps(tasks_json(accounts, time.time()), allow_nan=False).encode()
 
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -145,13 +145,13 @@ class Pages:
         self,
         request: web.Request,
         wanted: tuple[str, ...],
-        begin: Callable[[], Callable[[], bytes]],
+        begin: Callable[[], Awaitable[Callable[[], bytes]]],
         headers: dict[str, str],
     ) -> web.StreamResponse:
         compress = accepts_gzip(request.headers.get("Accept-Encoding", ""))
 
-        def packed() -> Callable[[], bytes]:
-            render = begin()
+        async def packed() -> Callable[[], bytes]:
+            render = await begin()
             return lambda: pack(render(), compress=compress)
 
         try:

@@ -120,7 +120,7 @@ class TaskLists(RuleBasedStateMachine):
         shown = [task.spec.id for view in self.world.refresher.views() for task in view.tasks]
         assert shown == self.listed()
         exported = set(
-            map(int, re.findall('task_id="(\\d+)"', self.series.render(self.world.refresher.views())))
+            map(int, re.findall('task_id="(\\d+)"', self.series.render(tuple(self.world.refresher.views()))))
         )
         assert exported <= set(shown)
         assert self.watch.status.task_file_errors >= len(self.broken)

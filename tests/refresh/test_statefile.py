@@ -301,7 +301,7 @@ class TestContent:
         tasks = tuple(map(TaskSpec, (5, 123, 124)))
         world = World(*(Account(key, Api("https://x", Secret(key)), tasks) for key in (KEY, "other")))
         world.refresher.restore(memory)
-        views = world.refresher.views()
+        views = tuple(world.refresher.views())
         assert json.dumps(tasks_json(views, world.loop.wall()), allow_nan=False)
         for language in LANGUAGES:
             assert page.render(

@@ -130,7 +130,7 @@ class World:
     def scrape(self, timeout: float = 9.5) -> Scrape:
         scrape = Scrape(self.loop.now)
         scrape.give_up = self.refresher.refresh(
-            self.loop.now + timeout, lambda: scrape.answer(self.loop.now, self.refresher.views())
+            self.loop.now + timeout, lambda: scrape.answer(self.loop.now, tuple(self.refresher.views()))
         )
         return scrape
 
@@ -140,7 +140,7 @@ class World:
         return wait
 
     def view(self, at: int = 0) -> AccountView:
-        return self.refresher.views()[at]
+        return tuple(self.refresher.views())[at]
 
 
 class Scrape:
