@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SLICE: Final = 0.01  # seconds that the event loop is held up for
+SLICE: Final = 0.03  # seconds that the event loop is held up for
 MAX_WAITING: Final = 8  # different renderings, above which more are refused
 
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Final
 from exporter.metrics.text import header, sample, series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from exporter.model import AccountView, TaskView
 
     Line = tuple[str, float, str]  # a series, its value, and both as text
@@ -63,7 +61,7 @@ class TaskSeries:
 def _lines(account: str | None, view: TaskView, before: Lines) -> Lines:
     """The lines of a view; those of before where they are the same."""
     lines: Lines = {}
-    for name, value in _values(view):
+    for name, value in _values(view).items():
         known = before.get(name)
         if known is None or known[1] != value:
             text = known[0] if known else series(name, _labels(account, view))
@@ -75,17 +73,13 @@ def _lines(account: str | None, view: TaskView, before: Lines) -> Lines:
     return lines
 
 
-def _values(view: TaskView) -> Iterator[tuple[str, float]]:
+def _values(view: TaskView) -> dict[str, float]:
     """The values of all families but ERROR."""
-    reading = view.reading
-    if reading and not view.stale:
-        yield PROGRESS, reading.progress
-        yield STATUS, reading.status
-    if reading or view.failure:
-        yield UP, 0 if view.failure else 1
-    if reading:
-        yield LAST_SUCCESS, reading.taken_at
-        yield LAST_CHANGE, view.changed_at
+    reading, up = view.reading, 0 if view.failure else 1
+    if reading is None:
+        return {UP: up} if view.failure else {}
+    read = {UP: up, LAST_SUCCESS: reading.taken_at, LAST_CHANGE: view.changed_at}
+    return read if view.stale else read | {PROGRESS: reading.progress, STATUS: reading.status}
 
 
 def _labels(account: str | None, view: TaskView) -> dict[str, str]:
