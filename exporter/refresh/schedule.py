@@ -93,8 +93,11 @@ class Schedule:
         if self._started_since_ask or self._expired_ask == self._ask:
             expired, self._ask = self._expired_ask == self._ask, self._ask + 1
             self._started_since_ask = False
-            for task in self.tasks.values() if expired else self._answered_tasks:
-                self._turns.add(task)
+            if expired:
+                self._turns.refill(self.tasks.values())
+            else:
+                for task in self._answered_tasks:
+                    self._turns.add(task)
             self._answered_tasks.clear()
         self._asked_at = now
         return self._ask

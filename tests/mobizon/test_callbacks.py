@@ -6,7 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
-from exporter.mobizon.callbacks import LoopCallbacks
+from exporter.mobizon import callbacks as callbacks_module
+from exporter.mobizon.callbacks import TICK, LoopCallbacks
 from tests.support.asking import until
 
 if TYPE_CHECKING:
@@ -50,8 +51,23 @@ async def test_whatever_is_reported_while_the_loop_is_busy_wakes_it_once_and_com
     for wave in range(3):
         while_the_loop_is_busy(reporting, 500 * wave)
         assert (wakings.number, len(arrived)) == (wave + 1, 500 * wave)
-        await until(lambda: len(arrived) >= 500 * wakings.number)
+        await until(lambda: len(arrived) == 500 * wakings.number)
+        await asyncio.sleep(2 * TICK)  # it has looked again by then, in vain
     assert arrived == list(range(1500))
+
+
+async def test_what_is_reported_soon_after_other_reports_arrives_without_another_waking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callbacks_module, "TICK", 0.2)
+    arrived: list[int] = []
+    callbacks = LoopCallbacks(asyncio.get_running_loop())
+    wakings = Wakings(monkeypatch)
+    while_the_loop_is_busy(callbacks.post, arrived.append, 1)
+    await until(lambda: arrived == [1])
+    while_the_loop_is_busy(callbacks.post, arrived.append, 2)
+    await until(lambda: arrived == [1, 2])
+    assert wakings.number == 1
 
 
 async def test_reports_of_many_threads_all_arrive_each_threads_in_order() -> None:
