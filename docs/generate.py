@@ -21,7 +21,7 @@ from exporter.errors import ConfigError, Reason
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
 from exporter.model import FINAL, AccountView, Durations, Failure, Reading, TaskSpec, TaskView
-from exporter.refresh import backoff, task
+from exporter.refresh import backoff, pacing, task
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -84,7 +84,7 @@ def _mistakes() -> str:
 
 
 _NOTES: Final = {
-    "mobizon_task_status": "Other numbers are undocumented by Mobizon",
+    "mobizon_task_status": "Other numbers are undocumented, exported as they are, and not final",
     "mobizon_task_up": "Absent before the first request",
     "mobizon_task_error": "Absent after a reading",
     "mobizon_up": (
@@ -156,6 +156,7 @@ def metrics() -> str:
         account_first=f"{backoff.FIRST_ACCOUNT_DELAY:g}",
         account_most=f"{backoff.MAX_ACCOUNT_DELAY:g}",
         unreachable=backoff.UNREACHABLE_AFTER,
+        refused=pacing.OUTAGE_AFTER,
         failed=backoff.FAILED_AFTER,
         reasons=_table(
             ("reason", "cause", "backs off", "what to do"),

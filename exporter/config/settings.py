@@ -100,7 +100,7 @@ class ConfigFileSettings:
     )
     drop_finished_after: Duration = field(
         default=Duration(0.0),
-        metadata={"doc": "how long finished tasks stay, unless registered; `0s`: for ever"},
+        metadata={"doc": "how long finished tasks stay, if not registered; `0s`: until they leave the list"},
     )
 
 
