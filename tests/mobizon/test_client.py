@@ -347,6 +347,13 @@ def test_a_server_without_tls_is_told_as_such(client: Client) -> None:
 # Connections that are kept
 
 
+def test_the_authorities_of_one_client_are_not_those_of_another(authority: Authority) -> None:
+    with Peer(good, tls=tls_context(authority)) as peer, making(str(authority.cert)) as trusting:
+        assert ask(trusting, peer.url) == Reading(40, 1, NOW)
+        with making() as usual:
+            assert "certificate not trusted" in failure(usual, peer.url).detail
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_requests_share_a_connection(authority: Authority, tls: bool) -> None:
     context = tls_context(authority) if tls else None
