@@ -104,6 +104,7 @@ class _BoundedReader(io.RawIOBase):
         self._sock.settimeout(left)
         if isinstance(self._sock, _Socket):
             self._sock.wait(left)
+            self._sock.settimeout(self._bounds.seconds_left())  # what has come may be a part of a record
         received = self._raw.readinto(buffer) or 0
         self._bounds.count(received)
         return received
@@ -129,13 +130,13 @@ class _Connection(HTTPConnection):
         super().__init__(host, *args, **options)
         self._name = host
         self._bounds = _Bounds(0.0)
-        self._reused = False
+        self._used = False  # whether it has brought an answer
         self._held: list[bytes] | None = None
 
     def connect(self) -> None:
         """Connect to the first address that answers, each having its share of the time that is left."""
         timeout = self.timeout or 0.0
-        bounds = self._bound(timeout)
+        bounds, self._used = self._bound(timeout), False
         addresses = self._addresses()
         if not self.proxy:
             self.server_hostname = self._name
@@ -160,7 +161,6 @@ class _Connection(HTTPConnection):
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         """As urllib3 has it, but that head and body leave together, and that the body's call is notified."""
-        self._reused = self.sock is not None
         if self.sock is None:
             self.connect()
         call: Call = body.call
@@ -185,13 +185,15 @@ class _Connection(HTTPConnection):
             self._held.append(data)
 
     def getresponse(self) -> Any:
-        """As urllib3 has it; IdleConnectionClosed if it was closed before any byte of an answer."""
+        """As urllib3 has it; IdleConnectionClosed if it was kept, and closed before any byte of an answer."""
         try:
-            return super().getresponse()
+            response = super().getresponse()
         except (ConnectionError, ssl.SSLEOFError) as error:
-            if self._reused and not self._bounds.received:
+            if self._used and not self._bounds.received:
                 raise IdleConnectionClosed from error
             raise
+        self._used = True
+        return response
 
     def _bound(self, timeout: float) -> _Bounds:
         """Bound what is read from now on."""

@@ -42,6 +42,7 @@ from tests.support.peers import (
     Gone,
     Peer,
     Visit,
+    after_request,
     chunked,
     good,
     head_of,
@@ -426,6 +427,17 @@ def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Vis
             visit.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     return treat
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_new_connection_that_is_closed_under_a_request_is_a_failure(
+    authority: Authority, tls: bool
+) -> None:
+    context = tls_context(authority) if tls else None
+    with Peer(after_request(), tls=context) as peer, making(str(authority.cert)) as client:
+        for _ in range(2):
+            error = failure(client, peer.url)
+            assert (error.reason, error.scope) == (Reason.CONNECTION_ERROR, Scope.UNKNOWN)
 
 
 @pytest.mark.parametrize("tls", [False, True])

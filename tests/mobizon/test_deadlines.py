@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 import tomllib
 from contextlib import ExitStack
@@ -101,6 +102,26 @@ def test_an_answer_that_drips_or_stops_is_a_time_out(
     authority = Authority(tmp_path)
     with Peer(treat, tls=tls_context(authority) if tls else None) as peer:
         timed_out(api(peer.url, timeout=TIMEOUT), ca_file=str(authority.cert))
+
+
+def test_a_part_of_a_tls_record_that_comes_late_gives_no_more_time(tmp_path: Path) -> None:
+    timeout = 1.0
+
+    def treat(visit: Visit) -> None:
+        visit.request()
+        visit.answer()  # with it goes what TLS has to say first
+        visit.request()
+        time.sleep(0.8 * timeout)
+        os.write(visit.sock.fileno(), b"\x17\x03\x03\x01\x00")  # the head of a record, and no more
+        visit.wait_until_gone()
+
+    authority = Authority(tmp_path)
+    with Peer(treat, tls=tls_context(authority)) as peer, making(str(authority.cert)) as client:
+        settings = api(peer.url, timeout=timeout)
+        assert ask(client, settings) == Reading(40, 1, NOW)
+        began = time.monotonic()
+        assert Asking(client, settings).failure().reason is Reason.TIMEOUT
+        assert time.monotonic() - began < 1.5 * timeout
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
