@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from exporter.errors import ApiError
+from exporter.errors import ApiError, Reason
 from exporter.mobizon.call import Call
 from exporter.mobizon.callbacks import LoopCallbacks
 from exporter.mobizon.client import Client
@@ -68,6 +68,8 @@ class RequestThreads:
                 outcome = client.get_status(api, task_id, call)
             except ApiError as error:
                 outcome = error.with_traceback(None)  # which would keep what it leads to
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread and the account go on
+                outcome = ApiError(Reason.CONNECTION_ERROR, f"failed with {type(error).__name__}")
             self._callbacks.post(finish, outcome, time.monotonic() - began)
 
         self._workers.run(run)

@@ -36,23 +36,23 @@ class Workers:
         return len(self._resting)
 
     def run(self, job: Job) -> None:
-        """Run a job as soon as there is a thread for it; RuntimeError if not even one can be started."""
+        """Run a job as soon as there is a thread for it; RuntimeError if its thread cannot be started."""
         with self._lock:
+            if self._closed:
+                raise RuntimeError("closed")
             if self._resting:
                 self._resting.pop().put(job)
-            elif len(self._threads) >= self._most or not self._started(job):
+            elif len(self._threads) < self._most:
+                self._start(job)
+            else:
                 self._waiting.append(job)
 
-    def _started(self, job: Job) -> bool:
-        thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # there can be no more
-            if not self._threads:
-                raise
-            return False
+    def _start(self, job: Job) -> None:
+        jobs: SimpleQueue[Job | None] = SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(jobs,), name=self._name, daemon=True)
+        thread.start()
         self._threads.append(thread)
-        return True
+        jobs.put(job)
 
     def close(self, timeout: float) -> None:
         """Begin nothing more; threads that are not done within so many seconds are left alone."""
@@ -65,12 +65,10 @@ class Workers:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _work(self, first: Job) -> None:
-        jobs: SimpleQueue[Job | None] = SimpleQueue()
-        job: Job | None = first
-        while job:
+    def _work(self, jobs: SimpleQueue[Job | None]) -> None:
+        while job := jobs.get():
             job()
-            job = None  # which would be kept while it rests
+            del job  # which would be kept while the thread rests
             with self._lock:
                 if self._closed:
                     return
@@ -78,4 +76,3 @@ class Workers:
                     jobs.put(self._waiting.popleft())
                 else:
                     self._resting.append(jobs)
-            job = jobs.get()

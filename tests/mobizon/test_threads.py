@@ -16,9 +16,10 @@ import structlog
 
 from exporter.errors import Reason
 from exporter.mobizon import threads as threads_module
+from exporter.mobizon.client import Client
 from exporter.mobizon.threads import NAME, RequestThreads
 from exporter.model import Reading, Secret
-from tests.support.asking import Sent, api, descriptors, until, working
+from tests.support.asking import KEY, Sent, api, descriptors, until, working
 from tests.support.peers import (
     BROKEN,
     SOON,
@@ -331,3 +332,18 @@ async def test_there_are_no_more_threads_than_there_can_be_files_for(
         running = [thread for thread in threading.enumerate() if thread.name.startswith("mobizon-api")]
         assert len(running) == number
         threads.close()
+
+
+async def test_whatever_goes_wrong_with_a_request_is_an_error_without_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError(KEY)
+
+    with Peer(good) as peer:
+        async with working() as threads:
+            with monkeypatch.context() as patched:
+                patched.setattr(Client, "get_status", failing)
+                error = await Sent(threads, api(peer.url)).failure()
+            assert (error.reason, error.detail) == (Reason.CONNECTION_ERROR, "failed with ValueError")
+            assert isinstance(await Sent(threads, api(peer.url)).outcome(), Reading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -89,28 +90,30 @@ def test_jobs_in_excess_wait_and_run_in_their_order(workers: Workers) -> None:
     end(workers, *running[1:])
 
 
-def test_a_job_waits_for_another_thread_if_no_more_can_be_started(
+def test_it_is_an_error_if_no_thread_can_be_started_and_the_job_never_runs(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (running,) = begun(workers, 1)
-    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
-    waiting = Job()
-    workers.run(waiting)
-    assert not waiting.begun.is_set()
-    running.go.set()
-    assert waiting.begun.wait(SOON)
-    assert waiting.thread is running.thread
-    end(workers, waiting)
-
-
-def test_it_is_an_error_if_not_even_one_thread_can_be_started(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    (running,), never = begun(workers, 1), Job()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_more_threads)
         with pytest.raises(RuntimeError):
-            workers.run(Job())
-    end(workers, *begun(workers, 1))
+            workers.run(never)
+    end(workers, running, *begun(workers, 1))
+    assert not never.begun.is_set()
+
+
+def test_a_thread_at_rest_keeps_nothing_of_its_jobs(workers: Workers) -> None:
+    jobs = begun(workers, 1)
+    kept = weakref.ref(jobs[0])
+    end(workers, *jobs)
+    jobs.clear()
+    wait_until(lambda: kept() is None, "freed", every=0.005)
+
+
+def test_once_closed_they_take_no_job(workers: Workers) -> None:
+    workers.close(SOON)
+    with pytest.raises(RuntimeError):
+        workers.run(Job())
 
 
 def no_more_threads(_: threading.Thread) -> None:
