@@ -91,13 +91,11 @@ class Schedule:
         """Make every active task due; the number of the ask, shared while no request starts in between."""
         self._expire(now)
         if self._started_since_ask or self._expired_ask == self._ask:
-            expired, self._ask = self._expired_ask == self._ask, self._ask + 1
+            again = self.tasks.values() if self._expired_ask == self._ask else self._answered_tasks
+            self._ask += 1
             self._started_since_ask = False
-            if expired:
-                self._turns.refill(self.tasks.values())
-            else:
-                for task in self._answered_tasks:
-                    self._turns.add(task)
+            for task in again:
+                self._turns.add(task)
             self._answered_tasks.clear()
         self._asked_at = now
         return self._ask

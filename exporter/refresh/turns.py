@@ -34,6 +34,7 @@ class Turns:
         self._is_due = is_due
         self._count = itertools.count(1)
         self._queues: list[list[tuple[float, int, TaskState]]] = [[] for _ in _Kind]
+        self._places: dict[TaskState, tuple[_Kind, float]] = {}  # at which each was queued last
         self._healthy_starts = HEALTHY_STARTS  # since the last of a task in back-off
         self._never_asked_preferred = False  # by the last start, to a healthy task
 
@@ -41,16 +42,18 @@ class Turns:
         """Queue those of the tasks that are due, and no others."""
         for queue in self._queues:
             queue.clear()
+        self._places.clear()
         for task in filter(self._is_due, tasks):
-            kind, key = _place(task)
+            kind, key = self._places[task] = _place(task)
             self._queues[kind].append((key, next(self._count), task))
         for queue in self._queues:
             queue.sort()  # faster than heapify, as most have kept their order
 
     def add(self, task: TaskState, *, first: bool = False) -> None:
         """Queue a task if it is due; `first` among those that have waited as long."""
-        if self._is_due(task):
-            kind, key = _place(task)
+        place = _place(task)
+        if self._is_due(task) and self._places.get(task) != place:
+            kind, key = self._places[task] = place
             count = next(self._count)
             heapq.heappush(self._queues[kind], (key, -count if first else count, task))
 
@@ -83,6 +86,8 @@ class Turns:
             if _place(task) == (kind, key) and self._is_due(task):
                 return task
             heapq.heappop(queue)
+            if self._places.get(task) == (kind, key):
+                del self._places[task]
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
@@ -120,3 +121,14 @@ def test_one_in_back_off_goes_first_only_if_it_has_not_been_asked_for_longer(
     due.add("a", 10.0)
     due.add("x", asked_at, retry_at=50.0)
     assert due.starts(1) == [expected]
+
+
+def test_a_task_that_is_queued_again_and_again_is_queued_once() -> None:
+    due = Due()
+    due.add("a", 1.0)
+    (task,) = due.tasks("a")
+    references = sys.getrefcount(task)
+    for _ in range(100):
+        due.turns.add(task)
+    assert sys.getrefcount(task) == references
+    assert due.starts(2, again="a") == ["a", "a"]
