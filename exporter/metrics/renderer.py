@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable
+    from collections.abc import Awaitable, Callable, Hashable
 
-T = TypeVar("T")
-
-SLICE: Final = 0.03  # seconds that the event loop is held up for
 MAX_WAITING: Final = 8  # different renderings, above which more are refused
 
 
@@ -60,18 +56,6 @@ class Renderer:
         async with self._turn:
             del self._waiting[wanted]
             return await asyncio.get_running_loop().run_in_executor(self._thread, await begin())
-
-
-async def in_slices(items: Iterable[T]) -> tuple[T, ...]:
-    """The items, taken on the event loop in slices, so that it is not held up."""
-    taken: list[T] = []
-    slice_ends = time.monotonic() + SLICE
-    for item in items:
-        taken.append(item)
-        if time.monotonic() >= slice_ends:
-            await asyncio.sleep(0)
-            slice_ends = time.monotonic() + SLICE
-    return tuple(taken)
 
 
 class _Rendering:

@@ -54,7 +54,7 @@ class Refresher:
         self._clock = Clock(loop.time, wall)
         self._rng = rng
         self._on_finished = finished
-        self._config = Config(())
+        self.config = Config(())  # in force
         self._accounts: list[AccountState] = []  # as configured
         self._by_name: dict[str | None, AccountState] = {}
         self._budgets: dict[str, Budget] = {}  # by the key's fingerprint: a budget outlives a reload
@@ -70,7 +70,7 @@ class Refresher:
         An account stays while its key does, whatever its name, or its name and URL, whatever their key.
         """
         self.changes += 1
-        self._config = config
+        self.config = config
         before = self._accounts
         self._accounts = [self._configured(*pair) for pair in matched(config.accounts, before)]
         self._by_name = {account.settings.name: account for account in self._accounts}
@@ -162,7 +162,7 @@ class Refresher:
 
     def views(self) -> Iterator[AccountView]:
         """Everything that is known, each account as of when it comes."""
-        return (account.view(self._clock.read(), self._config) for account in self._accounts)
+        return (account.view(self._clock.read(), self.config) for account in self._accounts)
 
     def account_failures(self) -> dict[str | None, Failure | None]:
         """The accounts, as configured, and why the API is unavailable for each; None while it is not."""
@@ -171,7 +171,7 @@ class Refresher:
     def task_view(self, account_name: str | None, task_id: int) -> TaskView | None:
         """What is known of one task, as of now; None if it is not listed."""
         account = self._account(account_name)
-        return account.task_view(task_id, self._clock.read(), self._config) if account else None
+        return account.task_view(task_id, self._clock.read(), self.config) if account else None
 
     def _account(self, name: str | None) -> AccountState | None:
         """The account of that name; without a name the only one."""

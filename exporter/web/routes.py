@@ -15,11 +15,12 @@ from aiohttp import web
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import pack
-from exporter.metrics.renderer import BusyError, Renderer, in_slices
+from exporter.metrics.renderer import BusyError, Renderer
 from exporter.web import page
 from exporter.web.sending import accepts_gzip, send
 from exporter.web.tasks_json import tasks_json
 from exporter.web.translations import language_of
+from exporter.web.views import views_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -117,7 +118,7 @@ class Pages:
         query = request.query.get("q", "")[:MAX_QUERY]
 
         async def begin() -> Callable[[], bytes]:
-            accounts = await in_slices(self._refresher.views())
+            accounts = await views_of(self._refresher)
             return lambda: page.render(
                 accounts,
                 now=time.time(),
@@ -135,7 +136,7 @@ class Pages:
         self._look()
 
         async def begin() -> Callable[[], bytes]:
-            accounts = await in_slices(self._refresher.views())
+            accounts = await views_of(self._refresher)
             return lambda: json.dumps(tasks_json(accounts, time.time()), allow_nan=False).encode()
 
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.metrics import renderer as renderer_module
-from exporter.metrics.renderer import MAX_WAITING, BusyError, Renderer, in_slices
+from exporter.metrics.renderer import MAX_WAITING, BusyError, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,26 +124,3 @@ async def test_a_rendering_that_fails_fails_for_all_who_wait_and_for_no_other(wo
             await task
     work.go.release()
     assert await work.ask("a") == b"a"
-
-
-@pytest.mark.parametrize(("seconds", "turns"), [(0.0, 5), (60.0, 0)])
-async def test_the_loop_has_its_turn_after_each_slice(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, turns: int
-) -> None:
-    monkeypatch.setattr(renderer_module, "SLICE", seconds)
-    loop, others = asyncio.get_running_loop(), 0
-
-    def items() -> Iterator[int]:
-        nonlocal others
-
-        def other() -> None:
-            nonlocal others
-            others += 1
-
-        for item in range(5):
-            loop.call_soon(other)
-            yield item
-            assert others == (item + 1 if turns else 0)
-
-    assert await in_slices(items()) == (0, 1, 2, 3, 4)
-    assert others == turns
