@@ -32,6 +32,14 @@ class Due:
         self._tasks[task] = name
         self.turns.add(task, first=first)
 
+    def withdraw(self, task: TaskState) -> str:
+        """Make it not due any more; its name."""
+        return self._tasks.pop(task)
+
+    def make_due(self, task: TaskState, name: str) -> None:
+        self._tasks[task] = name
+        self.turns.add(task)
+
     def tasks(self, names: str) -> list[TaskState]:
         by_name = {name: task for task, name in self._tasks.items()}
         return [by_name[name] for name in names]
@@ -45,8 +53,7 @@ class Due:
             taken.append(name)
             task.asked_at = NOW + at
             if name in again:
-                self._tasks[task] = name
-                self.turns.add(task)
+                self.make_due(task, name)
         return taken
 
 
@@ -132,3 +139,14 @@ def test_a_task_that_is_queued_again_and_again_is_queued_once() -> None:
         due.turns.add(task)
     assert sys.getrefcount(task) == references
     assert due.starts(2, again="a") == ["a", "a"]
+
+
+def test_a_task_that_is_due_again_at_the_place_that_it_had_is_not_forgotten() -> None:
+    due = Due()
+    due.add("a", 1.0)
+    (task,) = due.tasks("a")
+    name = due.withdraw(task)
+    assert due.turns.next_at() is None
+    due.make_due(task, name)
+    assert due.turns.next_at() == -math.inf
+    assert due.starts(1) == ["a"]
