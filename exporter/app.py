@@ -19,7 +19,7 @@ from exporter.config.reload import Reloader, Source
 from exporter.config.watch import ConfigWatch, WatchStatus
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import Snapshot
-from exporter.mobizon.threads import RequestThreads
+from exporter.mobizon.sender import Sender
 from exporter.model import Account, Api, Config, Secret
 from exporter.refresh.refresher import Refresher
 from exporter.refresh.statefile import StateFile, identity
@@ -127,13 +127,13 @@ def _registry(
 
 
 def _refresher(registry: Registry | None, stack: contextlib.AsyncExitStack) -> Refresher:
-    """The refresher with its threads; the registry learns of tasks that finish."""
+    """The refresher with what sends its requests; the registry learns of tasks that finish."""
     loop = asyncio.get_running_loop()
-    threads = RequestThreads(loop)
-    stack.callback(threads.close)
+    sender = Sender(loop)
+    stack.callback(sender.close)
     refresher = Refresher(
         loop,
-        threads.send,
+        sender.send,
         wall=time.time,
         rng=random.Random(),  # noqa: S311 - spreads requests, keeps no secret
         finished=registry.finished if registry else None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
 from exporter.config.watch import ConfigWatch
 from exporter.errors import ApiError, ConfigError
+from exporter.mobizon import greenlets
 from exporter.mobizon.call import Call
 from exporter.mobizon.client import MAX_BODY, Client, request_url
 from exporter.mobizon.masking import MASK, mask
@@ -40,8 +42,9 @@ def probe(path: Path, task_id: int, account_name: str | None) -> int:
     outcome: Reading | ApiError
     began = time.monotonic()
     try:
-        outcome = client.get_status(
-            api, task_id, Call(api.timeout, lambda _: None, time.monotonic), received=received.append
+        call = Call(api.timeout, lambda _: None, time.monotonic)
+        outcome = asyncio.run(
+            greenlets.run(lambda: client.get_status(api, task_id, call, received=received.append))
         )
     except ApiError as error:
         outcome = error

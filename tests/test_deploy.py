@@ -21,7 +21,7 @@ import requests
 import yaml
 
 from exporter import __version__, cli
-from exporter.mobizon.threads import MAX_THREADS
+from exporter.mobizon.sender import MAX_REQUESTS
 from exporter.web.server import MAX_CONNECTIONS
 from tests.support.processes import PATIENCE, ROOT, ExporterProcess
 from tests.support.promtools import alertmanager, free_port, prometheus
@@ -336,8 +336,11 @@ def test_the_unit_gives_the_exporter_room_for_every_thread() -> None:
     # Beside those of the requests: the main one, those that render, check passwords, save or look at files,
     # and asyncio's own, which there are 32 of at most.
     (limit,) = settings("TasksMax")
-    assert int(limit) >= MAX_THREADS + 64
-    assert f"in up to {MAX_THREADS} threads" in UNIT.read_text("utf-8")
+    assert int(limit) >= MAX_REQUESTS + 64
+    assert (
+        f"Up to {MAX_REQUESTS} connections to Mobizon are made at once, each in a thread"
+        in UNIT.read_text("utf-8")
+    )
 
 
 def test_the_configuration_beside_the_unit_uses_its_credential_and_is_valid(

@@ -27,7 +27,7 @@ from exporter.config.load import load_tasks
 from exporter.config.watch import ConfigWatch
 from exporter.errors import Reason
 from exporter.mobizon.client import MAX_BODY
-from exporter.mobizon.threads import FILES_PER_THREAD, MAX_THREADS
+from exporter.mobizon.sender import FILES_PER_REQUEST, MAX_REQUESTS
 from exporter.model import STATES
 from exporter.refresh import backoff, pacing
 from exporter.simulator import DEMO_KEY, Simulator, SimulatorThread
@@ -593,14 +593,14 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
 
 
 FIGURES = [
-    ("docs/scale.md", f"open fewer than {MAX_THREADS * FILES_PER_THREAD} files"),
+    ("docs/scale.md", f"open fewer than {MAX_REQUESTS * FILES_PER_REQUEST} files"),
     ("docs/security.md", f"At most {server.MAX_CONNECTIONS} connections"),
     ("docs/security.md", f"limit on open files is below {server.MAX_CONNECTIONS + server.RESERVE}."),
     ("docs/security.md", f"Below {server.MIN_FILES} the exporter does not start."),
     ("docs/security.md", f"longer than {auth.MAX_PASSWORD} bytes"),
     ("docs/metrics.md", f"over {MAX_BODY // 1024} KiB"),
     ("docs/troubleshooting.md", f"more than {auth.WAITING_CHECKS} passwords wait to be checked"),
-    ("docs/scale.md", f"at most {MAX_THREADS} threads"),
+    ("docs/scale.md", f"At most {MAX_REQUESTS} requests are under way at once"),
     ("docs/scale.md", "offset --scrape.timeout-offset, 0.5 s"),
     ("docs/design.md", f"sets it to {pacing.FIRST_MARGIN * 100:g} % of the interval"),
     ("docs/design.md", f"within {pacing.LONE_AFTER:g} intervals"),

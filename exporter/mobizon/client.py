@@ -68,7 +68,7 @@ class RawResponse(NamedTuple):
 class Client:
     """Requests over connections that are kept alive; one client for all that share proxy and authorities.
 
-    It may be used from several threads at once. Requests go straight to an adapter: what a session of
+    It is used in greenlets of one event loop. Requests go straight to an adapter: what a session of
     requests adds (cookies, redirects, credentials and proxies from the environment) is not wanted here.
     """
 
@@ -84,13 +84,12 @@ class Client:
         wall: Callable[[], float] = time.time,
         received: Callable[[RawResponse], None] = lambda _: None,
     ) -> Reading:
-        """Ask for a task's status (Mobizon's taskqueue/getStatus); raises ApiError, and nothing else.
+        """Ask, in a greenlet, for a task's status (Mobizon's taskqueue/getStatus); raises ApiError only.
 
         `received` is called with an answer that came whole, before it is read.
         """
         key = api.key.reveal()
         try:
-            call.begin()
             return self._ask(api, key, task_id, call, wall, received)
         except ApiError as error:
             failure = error.with_traceback(None)  # which, like the context, would keep the key and the answer

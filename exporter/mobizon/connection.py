@@ -6,6 +6,7 @@ left of a deadline. Everything here is done by public means of http.client, urll
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -20,8 +21,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
-from urllib3.util import wait_for_read
 from urllib3.util.connection import allowed_gai_family
+
+from exporter.mobizon.greenlets import GreenletSocket, in_thread, wait_until_ready
 
 if TYPE_CHECKING:
     from exporter.mobizon.call import Call
@@ -56,38 +58,6 @@ class _Bounds:
             raise ResponseTooLarge
 
 
-class _Socket:
-    """A connected socket that does with few system calls.
-
-    Each lets another thread have its turn, and with hundreds of threads that takes longer than the call.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._timeout = sock.gettimeout() or 0.0
-        self.fileno, self.close, self.sendall, self.makefile = (
-            sock.fileno,
-            sock.close,
-            sock.sendall,
-            sock.makefile,
-        )
-
-    def settimeout(self, timeout: float) -> None:
-        """As of a socket, in seconds, but to within a fiftieth."""
-        if not 0.98 * self._timeout <= timeout <= self._timeout:
-            self._sock.settimeout(timeout)
-            self._timeout = timeout
-
-    def wait(self, timeout: float) -> None:
-        """Wait for something to read. TLS would try to read first, in vain; a plain socket waits itself."""
-        if (
-            isinstance(self._sock, ssl.SSLSocket)
-            and not self._sock.pending()
-            and not wait_for_read(self._sock, timeout)
-        ):
-            raise TimeoutError
-
-
 class _BoundedReader(io.RawIOBase):
     """Reads from a socket within bounds."""
 
@@ -100,14 +70,16 @@ class _BoundedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._bounds.seconds_left()
-        self._sock.settimeout(left)
-        if isinstance(self._sock, _Socket):
-            self._sock.wait(left)
-            self._sock.settimeout(self._bounds.seconds_left())  # what has come may be a part of a record
-        received = self._raw.readinto(buffer) or 0
-        self._bounds.count(received)
-        return received
+        while True:
+            left = self._bounds.seconds_left()
+            self._sock.settimeout(left)
+            received = None  # as long as a GreenletSocket has nothing
+            with contextlib.suppress(ssl.SSLWantReadError):
+                received = self._raw.readinto(buffer)
+            if received is not None:
+                self._bounds.count(received)
+                return received
+            wait_until_ready(self._sock.fileno(), left, writing=False)
 
     def close(self) -> None:
         self._raw.close()
@@ -132,8 +104,30 @@ class _Connection(HTTPConnection):
         self._bounds = _Bounds(0.0)
         self._used = False  # whether it has brought an answer
         self._held: list[bytes] | None = None
+        self._connecting = False
 
     def connect(self) -> None:
+        """Connect in a thread: looking up a name, for one, cannot be done otherwise."""
+        self._connecting = True
+        failure = in_thread(self._connect, self.timeout or 0.0, self._abandoned)
+        self._connecting = False
+        if failure:
+            try:
+                raise failure
+            finally:
+                del failure  # which has this frame in its traceback
+        self.sock = GreenletSocket(self.sock)
+
+    def close(self) -> None:
+        """As urllib3 has it, but not under the hands of the thread that connects."""
+        if not self._connecting:
+            super().close()
+
+    def _abandoned(self) -> None:
+        self._connecting = False
+        self.close()
+
+    def _connect(self) -> None:
         """Connect to the first address that answers, each having its share of the time that is left."""
         timeout = self.timeout or 0.0
         bounds, self._used = self._bound(timeout), False
@@ -153,7 +147,6 @@ class _Connection(HTTPConnection):
                     if self.sock is not None:
                         self.sock.close()
                 else:
-                    self.sock = _Socket(self.sock)
                     self.working[self._name, self.port] = address
                     return
         finally:
@@ -164,7 +157,6 @@ class _Connection(HTTPConnection):
         if self.sock is None:
             self.connect()
         call: Call = body.call
-        call.begin()
         self._bound(call.timeout)
         self._held = []
         try:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ApiError
+from exporter.mobizon import greenlets
 from exporter.mobizon.call import Call
 from exporter.mobizon.client import Client
-from exporter.mobizon.threads import RequestThreads
+from exporter.mobizon.sender import Sender
 from exporter.model import Api, Reading, Secret
 from exporter.simulator import DEMO_KEY
 from tests.support.peers import SOON
@@ -31,6 +32,11 @@ def api(url: str, key: str = KEY, timeout: float = SOON, **settings: Any) -> Api
     return Api(url, Secret(key), timeout=timeout, **settings)
 
 
+def get_status(client: Client, settings: Api, task_id: int, call: Call) -> Reading:
+    """On an event loop of its own."""
+    return asyncio.run(greenlets.run(lambda: client.get_status(settings, task_id, call, lambda: NOW)))
+
+
 class Asking:
     """A request under way in a thread of its own."""
 
@@ -43,7 +49,7 @@ class Asking:
 
     def _run(self, client: Client, settings: Api, task_id: int) -> None:
         try:
-            self._outcome = client.get_status(settings, task_id, self.call, lambda: NOW)
+            self._outcome = get_status(client, settings, task_id, self.call)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test shall see it
             self._outcome = error
 
@@ -98,9 +104,9 @@ def making(ca_file: str | None = None, proxy_url: str | None = None) -> Iterator
 
 
 class Sent:
-    """A request that was given to `RequestThreads`, and what they reported of it."""
+    """A request that was given to `Sender`, and what they reported of it."""
 
-    def __init__(self, threads: RequestThreads, settings: Api, task_id: int = 7) -> None:
+    def __init__(self, threads: Sender, settings: Api, task_id: int = 7) -> None:
         self.sent: list[float] = []
         self.called_in: set[threading.Thread] = set()
         self.done: asyncio.Future[Reading | ApiError] = asyncio.get_running_loop().create_future()
@@ -131,8 +137,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def working() -> AsyncIterator[RequestThreads]:
-    threads = RequestThreads(asyncio.get_running_loop())
+async def working() -> AsyncIterator[Sender]:
+    threads = Sender(asyncio.get_running_loop())
     try:
         yield threads
     finally:

@@ -1,4 +1,4 @@
-"""Requests in threads, reported on the loop, each with a deadline for the whole of it."""
+"""Requests beside each other on the loop, each with a deadline for the whole of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 import structlog
 
 from exporter.errors import Reason
-from exporter.mobizon import threads as threads_module
+from exporter.mobizon import sender as sender_module
 from exporter.mobizon.client import Client
-from exporter.mobizon.threads import NAME, RequestThreads
+from exporter.mobizon.greenlets import THREAD
+from exporter.mobizon.sender import Sender
 from exporter.model import Reading, Secret
 from tests.support.asking import KEY, Sent, api, descriptors, until, working
 from tests.support.peers import (
@@ -54,8 +55,8 @@ def nothing_left_behind() -> Iterator[None]:
 
 async def test_an_outcome_is_reported_once_and_on_the_loop() -> None:
     with Peer(good) as peer:
-        async with working() as threads:
-            requests = [Sent(threads, api(peer.url), task_id) for task_id in range(1, 20)]
+        async with working() as sender:
+            requests = [Sent(sender, api(peer.url), task_id) for task_id in range(1, 20)]
             outcomes = [await request.outcome() for request in requests]
         read = {(outcome.progress, outcome.status) for outcome in outcomes if isinstance(outcome, Reading)}
         assert read == {(40, 1)}
@@ -68,9 +69,9 @@ async def test_an_outcome_is_reported_once_and_on_the_loop() -> None:
 async def test_sent_is_told_by_the_loops_clock_before_the_outcome() -> None:
     loop = asyncio.get_running_loop()
     with Peer(after_request()) as peer:
-        async with working() as threads:
+        async with working() as sender:
             before = loop.time()
-            request = Sent(threads, api(peer.url))
+            request = Sent(sender, api(peer.url))
             assert (await request.failure()).reason is Reason.CONNECTION_ERROR
             assert before <= request.sent[0] <= loop.time()
 
@@ -78,8 +79,8 @@ async def test_sent_is_told_by_the_loops_clock_before_the_outcome() -> None:
 @pytest.mark.parametrize("treat", BROKEN.values(), ids=BROKEN)
 async def test_a_failure_is_reported_as_an_error_of_ours(treat: Callable[[Visit], None]) -> None:
     with Peer(treat) as peer:
-        async with working() as threads:
-            error = await Sent(threads, api(peer.url)).failure()
+        async with working() as sender:
+            error = await Sent(sender, api(peer.url)).failure()
             assert error.reason is Reason.CONNECTION_ERROR
             assert (error.__traceback__, error.__context__) == (None, None)
 
@@ -94,16 +95,16 @@ async def test_many_requests_are_under_way_at_once() -> None:
         visit.answer()
 
     with Peer(treat) as peer:
-        async with working() as threads:
-            requests = [Sent(threads, api(peer.url), task_id) for task_id in range(1, number + 1)]
+        async with working() as sender:
+            requests = [Sent(sender, api(peer.url), task_id) for task_id in range(1, number + 1)]
             outcomes = [await request.outcome() for request in requests]
         assert all(isinstance(outcome, Reading) for outcome in outcomes)
 
 
-async def test_a_request_that_waits_for_a_thread_has_its_whole_time_then(
+async def test_a_request_that_waits_for_others_has_its_whole_time_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(threads_module, "MAX_THREADS", 1)
+    monkeypatch.setattr(sender_module, "MAX_REQUESTS", 1)
 
     def treat(visit: Visit) -> None:
         visit.request()
@@ -112,31 +113,31 @@ async def test_a_request_that_waits_for_a_thread_has_its_whole_time_then(
         visit.answer()
 
     with Peer(treat) as peer:
-        async with working() as threads:
-            first = Sent(threads, api(peer.url, timeout=TIMEOUT))
-            second = Sent(threads, api(peer.url, timeout=TIMEOUT))
+        async with working() as sender:
+            first = Sent(sender, api(peer.url, timeout=TIMEOUT))
+            second = Sent(sender, api(peer.url, timeout=TIMEOUT))
             assert (await first.failure()).reason is Reason.TIMEOUT
             assert isinstance(await second.outcome(), Reading)
 
 
-async def test_threads_are_started_as_they_are_needed() -> None:
+async def test_requests_on_kept_connections_need_no_threads() -> None:
     with Peer(good) as peer:
-        async with working() as threads:
-            before = threading.active_count()
+        async with working() as sender:
+            await Sent(sender, api(peer.url)).outcome()
+            threads = set(threading.enumerate())
             for task_id in range(1, 30):
-                await Sent(threads, api(peer.url), task_id).outcome()
-            # One that sends and one of the peer for its connection; now and then the system lets a thread
-            # that has reported come to rest so late that the next request finds none at rest.
-            assert threading.active_count() - before < 29 / 2
+                await Sent(sender, api(peer.url), task_id).outcome()
+            assert set(threading.enumerate()) <= threads
+        assert peer.connections == 1
 
 
 async def test_requests_by_different_routes_do_not_mix() -> None:
     with Peer(good) as peer, Peer(good) as proxy:
-        async with working() as threads:
+        async with working() as sender:
             through = api(peer.url, proxy_url=Secret(proxy.url))
-            await Sent(threads, api(peer.url)).outcome()
-            await Sent(threads, through).outcome()
-            await Sent(threads, api(peer.url)).outcome()
+            await Sent(sender, api(peer.url)).outcome()
+            await Sent(sender, through).outcome()
+            await Sent(sender, api(peer.url)).outcome()
             assert (len(peer.heads), len(proxy.heads)) == (2, 1)
             assert (peer.connections, proxy.connections) == (1, 1)
 
@@ -150,11 +151,11 @@ async def test_requests_in_a_row_keep_no_descriptors() -> None:
     try:
         for treat in (*BROKEN.values(), after_request(head_of("Content-Length: 9"), b"x")):
             with Peer(treat) as peer:
-                async with working() as threads:
-                    await Sent(threads, api(peer.url)).outcome()
+                async with working() as sender:
+                    await Sent(sender, api(peer.url)).outcome()
                     before = len(descriptors())
                     for _ in range(5):
-                        await Sent(threads, api(peer.url)).outcome()
+                        await Sent(sender, api(peer.url)).outcome()
                     # once the peer, too, has come to closing its ends
                     await until(partial(no_more_open_than, before))
     finally:
@@ -176,13 +177,13 @@ async def test_closing_waits_little_for_requests_that_hang_and_reports_them_no_m
     treat: Callable[[Visit], None], scheme: str
 ) -> None:
     with Peer(treat) as peer:
-        threads = RequestThreads(asyncio.get_running_loop())
-        requests = [Sent(threads, api(peer.url.replace("http:", scheme), timeout=60)) for _ in range(20)]
+        sender = Sender(asyncio.get_running_loop())
+        requests = [Sent(sender, api(peer.url.replace("http:", scheme), timeout=60)) for _ in range(20)]
         await until(lambda: peer.connections == len(requests))
         began = time.monotonic()
-        threads.close()
+        sender.close()
         assert time.monotonic() - began < CLOSED_WITHIN
-    await until(lambda: not any(thread.name.startswith("mobizon-api") for thread in threading.enumerate()))
+    await until(lambda: not any(thread.name == THREAD for thread in threading.enumerate()))
     await asyncio.sleep(0)
     assert not any(request.done.done() for request in requests)
 
@@ -200,13 +201,11 @@ async def test_nothing_is_sent_once_closed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with Peer(good) as peer:
         others = set(threading.enumerate())  # such as those of earlier tests
-        threads = RequestThreads(asyncio.get_running_loop())
-        request = Sent(threads, api(peer.url))
-        assert resolving.wait(SOON)
-        (sending,) = (
-            thread for thread in set(threading.enumerate()) - others if thread.name.startswith(NAME)
-        )
-        threads.close()
+        sender = Sender(asyncio.get_running_loop())
+        request = Sent(sender, api(peer.url))
+        await until(resolving.is_set)
+        (sending,) = (thread for thread in set(threading.enumerate()) - others if thread.name == THREAD)
+        sender.close()
         resolved.set()
         await until(lambda: not sending.is_alive())
         assert (request.sent, peer.heads) == ([], [])
@@ -225,40 +224,39 @@ async def test_a_look_up_that_hangs_is_a_time_out_and_what_it_was_for_is_never_s
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
     with Peer(good) as peer:
-        async with working() as threads:
+        async with working() as sender:
             began = time.monotonic()
-            requests = [Sent(threads, api(peer.url, timeout=TIMEOUT)) for _ in range(stuck)]
+            requests = [Sent(sender, api(peer.url, timeout=TIMEOUT)) for _ in range(stuck)]
             errors = [await request.failure() for request in requests]
             assert TIMEOUT < time.monotonic() - began < TIMEOUT + 2
             assert {(error.reason, error.detail) for error in errors} == {
                 (Reason.TIMEOUT, f"no connection within {TIMEOUT} s")
             }
             resolved.set()
-            assert isinstance(await Sent(threads, api(peer.url)).outcome(), Reading)
+            assert isinstance(await Sent(sender, api(peer.url)).outcome(), Reading)
         assert len(peer.heads) == 1
         assert not any(request.sent for request in requests)
 
 
-async def test_a_request_for_which_there_is_no_thread_is_refused_and_never_sent(
+async def test_a_request_for_which_there_is_no_thread_fails_and_is_never_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The executor keeps it in its queue, and the next thread would send it, out of turn."""
     start, refused = threading.Thread.start, 0
 
     def failing_once(thread: threading.Thread) -> None:
         nonlocal refused
-        if thread.name.startswith("mobizon-api") and not refused:
+        if thread.name == THREAD and not refused:
             refused += 1
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", failing_once)
     with Peer(good) as peer:
-        async with working() as threads:
-            with pytest.raises(RuntimeError, match="new thread"):
-                Sent(threads, api(peer.url), 1)
+        async with working() as sender:
+            error = await Sent(sender, api(peer.url), 1).failure()
+            assert (error.reason, error.detail) == (Reason.CONNECTION_ERROR, "failed with RuntimeError")
             for task_id in (2, 3):
-                assert isinstance(await Sent(threads, api(peer.url), task_id).outcome(), Reading)
+                assert isinstance(await Sent(sender, api(peer.url), task_id).outcome(), Reading)
         assert refused == 1
         assert peer.bodies == [b"id=2", b"id=3"]
 
@@ -273,44 +271,44 @@ async def test_closing_closes_idle_connections() -> None:
             gone.set()
 
     with Peer(treat) as peer:
-        threads = RequestThreads(asyncio.get_running_loop())
-        await Sent(threads, api(peer.url)).outcome()
+        sender = Sender(asyncio.get_running_loop())
+        await Sent(sender, api(peer.url)).outcome()
         assert not gone.is_set()
-        threads.close()
+        sender.close()
         assert gone.wait(SOON)
-        assert threads  # so that nothing but closing has closed it
+        assert sender  # so that nothing but closing has closed it
 
 
-async def test_closing_sends_nothing_that_still_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads_module, "MAX_THREADS", 1)
+async def test_closing_sends_nothing_that_still_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "MAX_REQUESTS", 1)
     with Peer(after_request()) as peer, Peer(silent) as hanging:
-        threads = RequestThreads(asyncio.get_running_loop())
-        Sent(threads, api(hanging.url, timeout=60))
+        sender = Sender(asyncio.get_running_loop())
+        Sent(sender, api(hanging.url, timeout=60))
         for _ in range(5):
-            Sent(threads, api(peer.url, timeout=60))
+            Sent(sender, api(peer.url, timeout=60))
         await until(lambda: hanging.connections == 1)
-        threads.close()
+        sender.close()
         await asyncio.sleep(0)
         assert peer.connections == 0
 
 
 def test_an_outcome_after_the_loop_has_closed_does_no_harm() -> None:
-    async def start() -> RequestThreads:
-        threads = RequestThreads(asyncio.get_running_loop())
-        threads.send(api(peer.url, timeout=60), 7, lambda _: None, lambda _: None)
+    async def start() -> Sender:
+        sender = Sender(asyncio.get_running_loop())
+        sender.send(api(peer.url, timeout=60), 7, lambda _: None, lambda _: None)
         await until(lambda: peer.connections == 1)
-        return threads
+        return sender
 
     with Peer(silent) as peer:
-        threads = asyncio.run(start())
-        threads.close()
+        sender = asyncio.run(start())
+        sender.close()
 
 
 async def test_each_request_is_logged_at_debug_level() -> None:
     with structlog.testing.capture_logs() as lines, Peer(good) as peer, Peer(BROKEN["reset"]) as broken:
-        async with working() as threads:
-            await Sent(threads, api(peer.url), 5).outcome()
-            await Sent(threads, api(broken.url), 6).outcome()
+        async with working() as sender:
+            await Sent(sender, api(peer.url), 5).outcome()
+            await Sent(sender, api(broken.url), 6).outcome()
     told = [(line["log_level"], line["task_id"], line["outcome"]) for line in lines]
     assert told == [
         ("debug", 5, "answered"),
@@ -320,18 +318,27 @@ async def test_each_request_is_logged_at_debug_level() -> None:
 
 
 @pytest.mark.parametrize(("files", "number"), [(resource.RLIM_INFINITY, 20), (1 << 20, 20), (64, 8), (4, 1)])
-async def test_there_are_no_more_threads_than_there_can_be_files_for(
+async def test_no_more_requests_are_under_way_than_there_can_be_files_for(
     monkeypatch: pytest.MonkeyPatch, files: int, number: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, files))
-    with Peer(silent) as peer:
-        threads = RequestThreads(asyncio.get_running_loop())
-        for _ in range(20):
-            Sent(threads, api(peer.url, timeout=60))
-        await until(lambda: peer.connections == number)
-        running = [thread for thread in threading.enumerate() if thread.name.startswith("mobizon-api")]
-        assert len(running) == number
-        threads.close()
+    answering = threading.Event()
+
+    def treat(visit: Visit) -> None:
+        while True:
+            visit.request()
+            answering.wait(SOON)
+            visit.answer()
+
+    with Peer(treat) as peer:
+        async with working() as sender:
+            requests = [Sent(sender, api(peer.url, timeout=60)) for _ in range(20)]
+            await until(lambda: len(peer.heads) == number)
+            await asyncio.sleep(0.05)  # in which no more may come
+            assert len(peer.heads) == number
+            answering.set()
+            for request in requests:
+                assert isinstance(await request.outcome(), Reading)
 
 
 async def test_whatever_goes_wrong_with_a_request_is_an_error_without_its_text(
@@ -341,9 +348,9 @@ async def test_whatever_goes_wrong_with_a_request_is_an_error_without_its_text(
         raise ValueError(KEY)
 
     with Peer(good) as peer:
-        async with working() as threads:
+        async with working() as sender:
             with monkeypatch.context() as patched:
                 patched.setattr(Client, "get_status", failing)
-                error = await Sent(threads, api(peer.url)).failure()
+                error = await Sent(sender, api(peer.url)).failure()
             assert (error.reason, error.detail) == (Reason.CONNECTION_ERROR, "failed with ValueError")
-            assert isinstance(await Sent(threads, api(peer.url)).outcome(), Reading)
+            assert isinstance(await Sent(sender, api(peer.url)).outcome(), Reading)
