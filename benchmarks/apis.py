@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from exporter.simulator import Fault, Scenario
 
+HEARTBEAT = 0.005  # seconds
+HELD_UP = 0.005  # seconds more than that
+
 OUTAGES: Mapping[str, Fault] = {
     "http_5xx": http(503),
     "refused": refuse(),
@@ -117,6 +120,11 @@ class Apis:
         arrivals: list[tuple[float, str]] = self._ask("arrivals", api)
         return arrivals
 
+    def held_up(self) -> list[tuple[float, float]]:
+        """From when to when the process itself did not run: what came meanwhile has arrived at the end."""
+        times: list[tuple[float, float]] = self._ask("held up")
+        return times
+
     def _ask(self, *command: Any) -> Any:
         with self._lock:
             self._pipe.send(command)
@@ -143,6 +151,24 @@ async def _serving(
     for simulator in simulators:
         await simulator.start(host)
     pipe.send([simulator.url for simulator in simulators])
+    held_up: list[tuple[float, float]] = []
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_notice(held_up))
+        await _answering(simulators, held_up, pipe)
+
+
+async def _notice(held_up: list[tuple[float, float]]) -> None:
+    while True:
+        due = time.monotonic() + HEARTBEAT
+        await asyncio.sleep(HEARTBEAT)
+        now = time.monotonic()
+        if now > due + HELD_UP:
+            held_up.append((due, now))
+
+
+async def _answering(
+    simulators: Sequence[Simulator], held_up: list[tuple[float, float]], pipe: Connection
+) -> None:
     while True:
         command: tuple[Any, ...] = await asyncio.to_thread(pipe.recv)
         now = time.monotonic()
@@ -160,6 +186,8 @@ async def _serving(
             _, api, outage = command
             simulators[api].faults[None] = OUTAGES[outage] if outage else _odd_answers()
             pipe.send(now)
+        elif command[0] == "held up":
+            pipe.send(held_up)
         else:
             pipe.send([(request.at, request.key) for request in simulators[command[1]].requests])
 

@@ -6,12 +6,13 @@ import itertools
 import json
 import tempfile
 import time
+from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
-from benchmarks.apis import Api, Apis
+from benchmarks.apis import HEARTBEAT, Api, Apis
 from benchmarks.measured import REQUESTS, Probe, exporting, scrape
 from benchmarks.report import Figure
 from benchmarks.soak_events import KEYS, Events
@@ -40,10 +41,14 @@ class Seen(NamedTuple):
 
 
 class Soaked(NamedTuple):
-    """`arrivals` of requests at the API by key, in seconds; `refused` of `requests`; see `Events`."""
+    """`arrivals` of requests at the API by key, in seconds; `refused` of `requests`; see `Events`.
+
+    `held_up` has the times, from and to, in which the API itself did not run.
+    """
 
     seen: list[Seen]
     arrivals: dict[str, list[float]]
+    held_up: list[tuple[float, float]]
     requests: int
     refused: int
     answers: dict[str, int]
@@ -66,7 +71,7 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
         early, late = ([getattr(each, name) for each in part] for part in (middle, last))
         told = f"most of the second third {max(early)}, of the last {max(late)}"
         yield Figure(name, under, early + late, "", told)
-    closest, most = _closest(soaked.arrivals)
+    closest, most = _closest(soaked.arrivals, soaked.held_up)
     yield Figure("requests a second", under, [soaked.requests / minutes / 60], "", f"limit {SPEED}")
     yield Figure(
         "most requests of a key in a second", under, [most], "", f"limit {SPEED}, one more by jitter"
@@ -74,6 +79,11 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
     yield Figure(
         "closest two requests of a key", under, [closest * 1000], "ms", f"{1000 / SPEED:g} ms less jitter"
     )
+    pauses = [1000 * (to - from_) for from_, to in soaked.held_up] or [0.0]
+    told = (
+        f"longest of {len(soaked.held_up):,}; requests that came meanwhile do not count as the first of two"
+    )
+    yield Figure("the API itself held up", under, [max(pauses)], "ms", told)
     yield Figure("requests refused", under, [100 * soaked.refused / soaked.requests], "%", "outages included")
     ends = ", ".join(f"{count:,} {end}" for end, count in sorted(soaked.answers.items()))
     yield Figure("waits answered", under, [sum(soaked.answers.values())], "", ends)
@@ -82,18 +92,25 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
     )
 
 
-def _closest(arrivals: dict[str, list[float]]) -> tuple[float, int]:
+def _closest(arrivals: dict[str, list[float]], held_up: list[tuple[float, float]]) -> tuple[float, int]:
     """The least distance of two requests of one key, and the most requests in any second."""
     closest, most = 1.0, 0
+    ends = [to for _, to in held_up]
     for times in arrivals.values():
         first = 0
         for at, time_ in enumerate(times):
-            if at:
+            if at and not _delayed(times[at - 1], held_up, ends):
                 closest = min(closest, time_ - times[at - 1])
             while time_ - times[first] >= 1.0:
                 first += 1
             most = max(most, at - first + 1)
     return closest, most
+
+
+def _delayed(arrival: float, held_up: list[tuple[float, float]], ends: list[float]) -> bool:
+    """Whether it may have come earlier, while the API did not run."""
+    at = bisect_left(ends, arrival - 2 * HEARTBEAT)  # the API takes what has come before it notices
+    return at < len(ends) and held_up[at][0] - HEARTBEAT <= arrival
 
 
 def _soak(minutes: float, hurry: float) -> Soaked:
@@ -137,10 +154,10 @@ def _soak(minutes: float, hurry: float) -> Soaked:
                     seen.append(_look(passed / 60, probe, text))
                 events.beat(passed)
             events.end()
-        counts, arrivals = apis.counts()[0], apis.arrivals(0)
+        counts, arrivals, held_up = apis.counts()[0], apis.arrivals(0), apis.held_up()
     by_key = {key: [at for at, of in arrivals if of == key] for key in KEYS}
     requested = len(arrivals)
-    return Soaked(seen, by_key, requested, counts.refused, dict(events.answers), events.lost)
+    return Soaked(seen, by_key, held_up, requested, counts.refused, dict(events.answers), events.lost)
 
 
 def _look(at: float, probe: Probe, text: str) -> Seen:
