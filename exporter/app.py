@@ -23,13 +23,13 @@ from exporter.mobizon.sender import Sender
 from exporter.model import Account, Api, Config, Secret
 from exporter.refresh.refresher import Refresher
 from exporter.refresh.statefile import StateFile, identity
+from exporter.slices import in_slices
 from exporter.web import webconfig
 from exporter.web.auth import protect
 from exporter.web.routes import Pages
 from exporter.web.sending import abort_slow_readers
 from exporter.web.server import Server
 from exporter.web.task_api import TaskApi
-from exporter.web.views import views_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +163,7 @@ def _server(  # noqa: PLR0913, PLR0917 - the composer's table of parts
     """The HTTP side, ready to listen."""
 
     async def snapshot() -> Snapshot:
-        accounts, status = await views_of(refresher), reloader.status
+        accounts, status = await in_slices(refresher.views()), reloader.status
         return Snapshot(accounts, status.reload_successful, status.reloaded_at, status.task_file_errors)
 
     exposition = Exposition(snapshot)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 260
 
 # What each folder may import besides itself and BASE. The files at the top see everything below them.
-BASE = {"__init__", "model", "errors", "log", "files", "output", "signals"}
+BASE = {"__init__", "model", "errors", "log", "files", "output", "signals", "slices"}
 ALLOWED = {
     **dict.fromkeys(("config", "mobizon", "refresh", "metrics", "simulator"), BASE),
     "web": BASE | {"config", "refresh", "metrics"},

@@ -28,6 +28,7 @@ from benchmarks.plain import registry, views
 from exporter.metrics.task_series import TaskSeries
 from exporter.model import Reading
 from exporter.simulator import Simulator, SimulatorThread, stalled
+from exporter.slices import at_one_go
 from tests.support.certificates import Authority, ip
 from tests.support.processes import ROOT, Samples
 
@@ -43,7 +44,8 @@ def test_the_exposition_is_that_of_generate_latest_whatever_changes_between_scra
     for at, changed in enumerate([{}, *rounds]):
         for task, progress in changed.items():
             shown[task] = replace(shown[task], reading=Reading(progress, 1, 1_763_800_100.5 + at))
-        assert series.render(scrapes.snapshot(shown)).encode() == generate_latest(registry(shown))
+        text = b"".join(at_one_go(series.render(scrapes.snapshot(shown))))
+        assert text == generate_latest(registry(shown))
 
 
 @pytest.mark.parametrize("kind", ["in-turn", "at-once"])

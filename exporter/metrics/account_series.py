@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from exporter.metrics.text import header, sample, series
 from exporter.model import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from exporter.model import AccountView, Durations
+    from exporter.model import AccountView, Durations, TaskView
+    from exporter.slices import Steps
 
     Labels = dict[str, str]
     Values = tuple[float, ...]
-    Kept = tuple[Values, list[str], str]  # values, the series that they are of, and both as lines
+    Kept = tuple[Any, list[str], bytes]  # the source of values, the series that they are of, and their lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A family: `values` are those of an account, `series` the series that they are of, in the same order.
+    """A family: `values` are made of what `source` is of an account, for the series that `series` names.
 
     Which series an account has never changes; as long as there are no values, they are not shown.
     """
@@ -30,7 +32,8 @@ class _Family:
     name: str
     kind: str
     documentation: str
-    values: Callable[[AccountView], Values]
+    source: Callable[[AccountView], Any]
+    values: Callable[[Any], Values]
     series: Callable[[str, Labels, AccountView], list[str]]
 
 
@@ -38,10 +41,10 @@ class AccountSeries:
     """Renders views of accounts; values that are those of last time are not formatted again."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str | None, str], Kept] = {}
+        self._kept: dict[str | None, list[Kept]] = {}
 
-    def render(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> str:
-        """Every family with its series, such as these.
+    def render(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> Steps[list[bytes]]:
+        """Every family with its series, in pieces, such as these.
 
         # HELP mobizon_api_requests_total Requests sent to the API.
         # TYPE mobizon_api_requests_total counter
@@ -49,23 +52,28 @@ class AccountSeries:
         mobizon_api_requests_total{account="ua"} 56.0
         """
         kept, self._kept = self._kept, {}
-        parts: list[str] = []
-        for family in FAMILIES:
-            parts.append(header(family.name, family.kind, family.documentation, openmetrics=openmetrics))
-            for account in accounts:
-                key = account.name, family.name
-                known = self._kept[key] = _rendered(family, account, kept.get(key))
-                parts.append(known[2])
-        return "".join(parts)
+        families = [
+            [header(family.name, family.kind, family.documentation, openmetrics=openmetrics).encode()]
+            for family in FAMILIES
+        ]
+        for account in accounts:
+            before = kept.get(account.name, _NOTHING)
+            now = self._kept[account.name] = [
+                _rendered(family, account, known) for family, known in zip(FAMILIES, before, strict=True)
+            ]
+            for pieces, (_, _, piece) in zip(families, now, strict=True):
+                pieces.append(piece)
+            yield
+        return list(chain.from_iterable(families))
 
 
 def _rendered(family: _Family, account: AccountView, kept: Kept | None) -> Kept:
-    values = family.values(account)
-    if kept and kept[0] == values:
+    source = family.source(account)
+    if kept and (kept[0] is source or kept[0] == source):
         return kept
     labels = {"account": account.name} if account.name else {}
     names = kept[1] if kept else family.series(family.name, labels, account)
-    return values, names, "".join(map(sample, names, values))
+    return source, names, "".join(map(sample, names, family.values(source))).encode()
 
 
 def _gauge(name: str, labels: Labels, _: AccountView) -> list[str]:
@@ -105,14 +113,30 @@ def _of_histogram(name: str, labels: Labels, durations: Durations) -> list[str]:
     return [*buckets, series(f"{name}_count", labels), series(f"{name}_sum", labels)]
 
 
-def _observed(durations: Durations) -> Iterable[float]:
+def _as_is(value: float) -> Values:
+    return (value,)
+
+
+def _if_known(up: bool | None) -> Values:  # noqa: FBT001 - three values
+    return () if up is None else (up,)
+
+
+def _observed(durations: Durations) -> Values:
     """Buckets are cumulative, and the last one holds everything."""
     buckets = tuple(accumulate(durations.counts))
     return (*buckets, buckets[-1], durations.seconds)
 
 
-def _tasks_by_state(account: AccountView) -> Values:
-    counted = Counter(task.state for task in account.tasks)
+def _all(by_kind: Mapping[Any, float]) -> Values:
+    return tuple(by_kind.values())
+
+
+def _all_observed(by_status: Mapping[Any, Durations]) -> Values:
+    return tuple(chain.from_iterable(map(_observed, by_status.values())))
+
+
+def _tasks_by_state(tasks: Iterable[TaskView]) -> Values:
+    counted = Counter(task.state for task in tasks)
     return tuple(counted[state] for state in STATES)
 
 
@@ -121,6 +145,7 @@ FAMILIES: Final = (
         "mobizon_tasks",
         "gauge",
         "Tasks listed, by status as of the last reading.",
+        attrgetter("tasks"),
         _tasks_by_state,
         _by_state,
     ),
@@ -128,56 +153,65 @@ FAMILIES: Final = (
         "mobizon_up",
         "gauge",
         "Whether the API is available for the account, as of the last response.",
-        lambda account: () if account.up is None else (account.up,),
+        attrgetter("up"),
+        _if_known,
         _gauge,
     ),
     _Family(
         "mobizon_api_requests",
         "counter",
         "Requests sent to the API.",
-        lambda account: (account.requests,),
+        attrgetter("requests"),
+        _as_is,
         _counter,
     ),
     _Family(
         "mobizon_api_request_failures",
         "counter",
         "Requests to the API that failed, by reason.",
-        lambda account: tuple(account.failures.values()),
+        attrgetter("failures"),
+        _all,
         _by_reason,
     ),
     _Family(
         "mobizon_api_request_duration_seconds",
         "histogram",
         "Seconds from request to response.",
-        lambda account: tuple(_observed(account.durations)),
+        attrgetter("durations"),
+        _observed,
         _histogram,
     ),
     _Family(
         "mobizon_api_request_interval_seconds",
         "gauge",
         "Spacing of requests in force, in seconds.",
-        lambda account: (account.spacing,),
+        attrgetter("spacing"),
+        _as_is,
         _gauge,
     ),
     _Family(
         "mobizon_tasks_due",
         "gauge",
         "Tasks due, whose request has yet to be sent.",
-        lambda account: (account.due,),
+        attrgetter("due"),
+        _as_is,
         _gauge,
     ),
     _Family(
         "mobizon_tasks_finished",
         "counter",
         "Tasks seen to finish, by status; not those that were finished when first seen.",
-        lambda account: tuple(account.finished.values()),
+        attrgetter("finished"),
+        _all,
         _by_final_status,
     ),
     _Family(
         "mobizon_task_duration_seconds",
         "histogram",
         "Seconds from a task's first reading to its final one, by status.",
-        lambda account: tuple(chain.from_iterable(map(_observed, account.task_durations.values()))),
+        attrgetter("task_durations"),
+        _all_observed,
         _histograms_by_final_status,
     ),
 )
+_NOTHING: Final = [None] * len(FAMILIES)

@@ -14,9 +14,12 @@ from exporter.metrics.account_series import AccountSeries
 from exporter.metrics.families import Snapshot, SnapshotCollector
 from exporter.metrics.renderer import Renderer
 from exporter.metrics.task_series import TaskSeries
+from exporter.slices import Steps, in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from exporter.model import AccountView
 
 # Two formats, whatever a client asks for: each further one would be rendered by itself.
 _TEXT: Final = choose_encoder("text/plain; version=0.0.4")
@@ -52,17 +55,22 @@ class Exposition:
             began = time.monotonic()
             self._collector.snapshot = snapshot = await self._snapshot()
 
-            def rendered() -> bytes:
-                openmetrics = content_type.startswith("application/openmetrics-text")
-                text = self._tasks.render(snapshot.accounts)
-                text += self._accounts.render(snapshot.accounts, openmetrics=openmetrics)
-                body = pack(text.encode() + encode(self._registry), compress=compress)
+            openmetrics = content_type.startswith("application/openmetrics-text")
+            pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
+            pieces.append(encode(self._registry))
+
+            def packed() -> bytes:
+                body = pack(b"".join(pieces), compress=compress)
                 self._durations.append(time.monotonic() - began)
                 return body
 
-            return rendered
+            return packed
 
         return await self._renderer.render((content_type, compress), begin), content_type
+
+    def _rendered(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> Steps[list[bytes]]:
+        tasks = yield from self._tasks.render(accounts)
+        return tasks + (yield from self._accounts.render(accounts, openmetrics=openmetrics))
 
     def close(self) -> None:
         """Let the thread end."""

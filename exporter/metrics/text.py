@@ -5,7 +5,8 @@ Samples are the same in the text format 0.0.4 and in OpenMetrics; counters' name
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.utils import floatToGoString
 
@@ -22,13 +23,27 @@ def header(name: str, kind: str, documentation: str, *, openmetrics: bool) -> st
 
 def sample(series: str, value: float) -> str:
     """One sample, such as `mobizon_up{account="kz"} 1.0`."""
-    return f"{series} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call] # the library's
+    number = _whole(value) if isinstance(value, int) else _number(value)
+    return f"{series} {number}\n"
 
 
 def series(name: str, labels: Mapping[str, str]) -> str:
     """A series, such as `mobizon_up{account="kz"}`."""
+    return name + label_set(labels)
+
+
+def label_set(labels: Mapping[str, str]) -> str:
+    """What follows a series's name, such as `{account="kz"}`; nothing without labels."""
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{inside}}}" if inside else name
+    return f"{{{inside}}}" if inside else ""
+
+
+def _number(value: float) -> str:
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call] # the library's
+    return text
+
+
+_whole: Final = lru_cache(maxsize=1024)(_number)  # accounts have the same counts again and again
 
 
 def _escaped(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from exporter.errors import ApiError
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from exporter.model import Account, Config
-    from exporter.refresh.clock import Instant
+    from exporter.refresh.clock import Clock, Instant
     from exporter.refresh.counters import Counters
     from exporter.refresh.ports import Timer
     from exporter.refresh.schedule import Schedule
     from exporter.refresh.task import Budget, InFlight, TaskState
+    from exporter.slices import Steps
 
+STEP: Final = 50  # tasks whose views are made at one go
 MIN_SET_BACK: Final = 5.0  # seconds; clocks that are read one after the other differ a little each time
 
 
@@ -37,7 +40,6 @@ class AccountState:
         self.retired = False
         self.log = TaskLog(settings.name)
         self.failure: Failure | None = None  # why the API is unavailable for it
-        self._views: dict[int, TaskView] = {}
 
     def configure(self, settings: Account, budget: Budget, counters: Counters) -> None:
         """Take over new settings, and go on with the budget of their key."""
@@ -53,9 +55,6 @@ class AccountState:
         self.schedule.list_tasks(settings.tasks)
         self._forget_failure_if_idle()
         self.log.keep(self.schedule.tasks)
-        self._views = {
-            task_id: self._views[task_id] for task_id in self._views if task_id in self.schedule.tasks
-        }
 
     def retire(self) -> None:
         """It has left the configuration: nothing more is asked."""
@@ -119,9 +118,20 @@ class AccountState:
         for task_id in list(self.task_waits.by_task):
             self.end_waits(task_id)
 
-    def view(self, at: Instant, config: Config) -> AccountView:
-        """What is shown of it."""
+    def view(self, clock: Clock, config: Config) -> Steps[AccountView]:
+        """What is shown of it; each task as of its step."""
         settings, schedule, counters = self.settings, self.schedule, self.counters
+        views: list[TaskView] = []
+        due, tasks = 0, iter(schedule.tasks.values())
+        while some := list(islice(tasks, STEP)):
+            at = clock.read()
+            due += schedule.due(at.monotonic, some)
+            views.extend(
+                self._task_view(task, at, config.stale_after)
+                for task in some
+                if not _dropped(task, at.wall, config.drop_finished_after)
+            )
+            yield
         active = schedule.active
         return AccountView(
             name=settings.name,
@@ -130,16 +140,12 @@ class AccountState:
             backing_off=schedule.backing_off and active > 0,
             interval=settings.api.request_interval,
             spacing=schedule.budget.pacer.spacing,
-            due=schedule.due(at.monotonic),
+            due=due,
             active=active,
             requests=counters.requests,
             failures=dict(counters.failures),
             durations=counters.request_durations.durations,
-            tasks=tuple(
-                self._task_view(task, at, config.stale_after)
-                for task in schedule.tasks.values()
-                if not _dropped(task, at.wall, config.drop_finished_after)
-            ),
+            tasks=tuple(views),
             failure=self.failure,
             finished=dict(counters.finished),
             task_durations={status: known.durations for status, known in counters.task_durations.items()},
@@ -155,7 +161,7 @@ class AccountState:
             self.failure = None
 
     def _task_view(self, task: TaskState, at: Instant, stale_after: float) -> TaskView:
-        view = self._views.get(task.spec.id)
+        view = task.shown
         stale, set_back = self._is_stale(task, view, at, stale_after), _set_back(task, at)
         if (
             view is None
@@ -165,7 +171,7 @@ class AccountState:
             or view.reading is not task.reading
             or view.failure is not task.failure
         ):  # else the same one, so that it need not be rendered again
-            view = self._views[task.spec.id] = TaskView(
+            view = task.shown = TaskView(
                 *(
                     task.spec,
                     task.reading,
@@ -185,18 +191,26 @@ class AccountState:
         That counts from when service was lost, so that a short outage does not hide a long list; for a
         reading that was old by then, or that another process took, it counts from the reading.
         """
-        if task.reading is None or task.reading.final:
-            return False
         if view and view.stale and view.reading is task.reading:
             return True  # only a new reading is current again
         lost = min(task.failing_since, self.schedule.backing_off_since)
-        if lost == math.inf:
+        if lost == math.inf or task.reading is None or task.reading.final:
             return False
         pacer = self.schedule.budget.pacer
         full_refresh = self.schedule.active * (pacer.interval if pacer.outage else pacer.spacing)
         limit = max(stale_after, 2 * full_refresh)
         lost = task.read_at if task.restored else min(lost, task.read_at + limit)
         return at.elapsed - lost > limit
+
+
+def views_of(
+    accounts: Sequence[AccountState], clock: Clock, config: Config
+) -> Steps[tuple[AccountView, ...]]:
+    """What is shown of all of them."""
+    views = []
+    for account in accounts:
+        views.append((yield from account.view(clock, config)))  # noqa: PERF401 - a comprehension cannot yield
+    return tuple(views)
 
 
 def _dropped(task: TaskState, wall: float, drop_finished_after: float) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from exporter.errors import ApiError, Reason
 from exporter.model import Config
-from exporter.refresh.account import AccountState, matched
+from exporter.refresh.account import AccountState, matched, views_of
 from exporter.refresh.clock import Clock
 from exporter.refresh.counters import Counters
 from exporter.refresh.memory import UnlistedTasks
@@ -20,11 +20,12 @@ from exporter.refresh.pacing import Pacer
 from exporter.refresh.schedule import Schedule
 from exporter.refresh.statefile import Memory, fingerprint, identity
 from exporter.refresh.task import Budget
-from exporter.refresh.waits import WaitingScrape
+from exporter.refresh.waits import ScrapeWaits, WaitingScrape
+from exporter.slices import Steps, at_one_go
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from exporter.model import Account, AccountView, Failure, Reading, Remembered, TaskView
     from exporter.refresh.ports import Loop, Send
@@ -81,30 +82,35 @@ class Refresher:
             self._pump(account)
             account.release_waits(self._loop.time())
 
-    def ask(self) -> None:
+    def ask(self) -> Steps[None]:
         """Make every active task due, without waiting for the answers."""
-        now = self._loop.time()
         for account in self._accounts:
-            account.schedule.ask(now)
+            account.schedule.ask(self._loop.time())
             self._pump(account)
+            yield
 
-    def refresh(self, deadline: float, done: Callable[[], None]) -> Callable[[], object]:
+    def refresh(self, deadline: float, done: Callable[[], None]) -> tuple[Steps[None], Callable[[], object]]:
         """Make every active task due; `done` is called when what can be answered by `deadline` has been.
 
         Accounts are judged each by itself: one whose answers cannot all come in time is not waited for.
-        Returns a function that gives up the wait.
+        Returns the steps that ask, and a function that gives up the wait.
         """
-        now = self._loop.time()
         scrape = WaitingScrape(deadline, self._scrapes, done)
+        return self._ask_for(scrape), scrape.give_up
+
+    def _ask_for(self, scrape: WaitingScrape) -> Steps[None]:
+        asking = ScrapeWaits()  # while accounts are asked, the answers of others are not all
+        scrape.wait_for(asking, 0)
         for account in self._accounts:
+            now = self._loop.time()
             ask = account.schedule.ask(now)
             self._pump(account)
-            outlook = account.schedule.outlook(now)
-            if outlook.pending(ask) and outlook.complete_at(ask) <= deadline and not self._closed:
+            outlook = account.schedule.outlook(now, scrape.deadline)
+            if not self._closed and outlook.pending(ask) and outlook.complete_at(ask) <= scrape.deadline:
                 scrape.wait_for(account.scrapes, ask)
-        scrape.timer = self._loop.call_at(deadline, scrape.release)
-        scrape.release_if_complete()
-        return scrape.give_up
+            yield
+        scrape.timer = self._loop.call_at(scrape.deadline, scrape.release)
+        scrape.stop_waiting_for(asking)
 
     def wait_for_task(
         self, account_name: str | None, task_id: int, done: Callable[[], None]
@@ -160,9 +166,20 @@ class Refresher:
         for scrape in list(self._scrapes):
             scrape.release()
 
-    def views(self) -> Iterator[AccountView]:
-        """Everything that is known, each account as of when it comes."""
-        return (account.view(self._clock.read(), self.config) for account in self._accounts)
+    def views(self) -> Steps[tuple[AccountView, ...]]:
+        """Everything that is known, each task as of its step; all under one configuration.
+
+        If another one comes between two steps, all is taken anew, at one go.
+        """
+        config, steps = self.config, views_of(self._accounts, self._clock, self.config)
+        while self.config is config:
+            try:
+                next(steps)
+            except StopIteration as end:
+                views: tuple[AccountView, ...] = end.value
+                return views
+            yield
+        return at_one_go(views_of(self._accounts, self._clock, self.config))
 
     def account_failures(self) -> dict[str | None, Failure | None]:
         """The accounts, as configured, and why the API is unavailable for each; None while it is not."""

@@ -38,7 +38,7 @@ class Schedule:
         self.backoff = Backoff()
         self.backing_off_since = math.inf  # elapsed
         self.tasks: dict[int, TaskState] = {}
-        self.active = 0  # how many of them
+        self._active: dict[TaskState, None] = {}  # the active ones of them
         self._turns = Turns(self._is_due)
         self._answered_tasks: dict[TaskState, None] = {}  # that are not due, and will be at the next ask
         self._ask = 0
@@ -47,6 +47,11 @@ class Schedule:
         self._started_since_ask = False
         self._probes = 0  # since the API was last available
         self._latency = INITIAL_LATENCY  # the longest of late, decaying
+
+    @property
+    def active(self) -> int:
+        """How many tasks are active."""
+        return len(self._active)
 
     @property
     def backing_off(self) -> bool:
@@ -78,24 +83,27 @@ class Schedule:
         answered = (task for task in self.tasks.values() if task.answered == self._ask)
         self._answered_tasks = dict.fromkeys(answered)
         self._turns.refill(self.tasks.values())
-        self._count_active()
+        self._find_active()
 
     def restore(self, memory: Mapping[int, Remembered], at: Instant) -> None:
         """Take back what is remembered of the tasks that are listed, where that is newer."""
         for task_id in memory.keys() & self.tasks.keys():
             self.tasks[task_id].restore(memory[task_id], at)
         self._turns.refill(self.tasks.values())
-        self._count_active()
+        self._find_active()
 
     def ask(self, now: float) -> int:
         """Make every active task due; the number of the ask, shared while no request starts in between."""
         self._expire(now)
         if self._started_since_ask or self._expired_ask == self._ask:
-            again = self.tasks.values() if self._expired_ask == self._ask else self._answered_tasks
+            all_again = self._expired_ask == self._ask
             self._ask += 1
             self._started_since_ask = False
-            for task in again:
-                self._turns.add(task)
+            if all_again:
+                self._turns.refill(self._active)
+            else:
+                for task in self._answered_tasks:
+                    self._turns.add(task)
             self._answered_tasks.clear()
         self._asked_at = now
         return self._ask
@@ -106,10 +114,10 @@ class Schedule:
         if wanted:
             self._turns.add(task)
 
-    def due(self, now: float) -> int:
-        """How many tasks wait for a request to be sent."""
+    def due(self, now: float, tasks: Iterable[TaskState]) -> int:
+        """How many of the tasks wait for a request to be sent."""
         self._expire(now)
-        return sum(self._is_due(task) and task.retry_at <= now for task in self.tasks.values())
+        return sum(task.retry_at <= now for task in filter(self._is_due, tasks))
 
     def next_start(self, now: float) -> float | None:
         """When the next request may start; None if there is none to send before something else happens."""
@@ -162,26 +170,36 @@ class Schedule:
             self._turns.add(task, first=keeps_turn)
             if task.answered == self._ask:
                 self._answered_tasks[task] = None
-        if not task.active:
-            self._count_active()
+            if task.active:
+                self._active[task] = None
+            else:
+                self._active.pop(task, None)
+        self._forget_account_if_idle()
 
     def says_nothing(self, request: InFlight, error: ApiError) -> bool:
         """Whether an error says nothing of its task, nor of the account under its present key."""
         return error.scope is Scope.CONNECTION or request.budget is not self.budget
 
-    def outlook(self, now: float) -> Outlook:
-        """What is still to come of the asks made so far."""
+    def outlook(self, now: float, deadline: float = math.inf) -> Outlook:
+        """What is still to come of the asks made so far.
+
+        Once there is too much for the latest of them to have all its answers by the deadline, the rest is
+        left out.
+        """
         to_send: list[int] = []
         in_flight: list[tuple[int, int, float]] = []
-        for task in self.tasks.values():
-            if task.answered >= self._ask or not task.active:
+        pacer, latest = self.budget.pacer, self._ask
+        enough = 2 + (deadline - now) / pacer.spacing
+        for task in self._active:
+            if task.answered >= latest:
                 continue
             if task.request:
                 in_flight.append((task.answered, task.request.ask, task.request.started))
                 to_send.append(max(task.answered, task.request.ask))
             elif task.retry_at <= now:
                 to_send.append(task.answered)
-        pacer = self.budget.pacer
+                if len(to_send) - len(in_flight) > enough:
+                    break
         start = None if self.backing_off else max(pacer.earliest, now)
         return Outlook(now, sorted(to_send), in_flight, start, pacer.spacing, self._latency)
 
@@ -211,7 +229,7 @@ class Schedule:
     def _probe(self) -> TaskState:
         """Every second time the one that has answered last, in between the one not asked for longest."""
         self._probes += 1
-        tasks = [task for task in self.tasks.values() if task.active and task.request is None]
+        tasks = [task for task in self._active if task.request is None]
         if self._probes % 2 and any(task.served for task in tasks):
             return max(tasks, key=lambda task: task.read_at)
         return min(tasks, key=lambda task: task.asked_at)
@@ -225,8 +243,11 @@ class Schedule:
         if now >= self._asked_at + ASK_EXPIRES_AFTER + len(self.tasks) * self.budget.pacer.spacing:
             self._expired_ask = self._ask
 
-    def _count_active(self) -> None:
-        self.active = sum(task.active for task in self.tasks.values())
-        if not self.active:  # nothing is asked, so whether the API is available is not known
+    def _find_active(self) -> None:
+        self._active = {task: None for task in self.tasks.values() if task.active}
+        self._forget_account_if_idle()
+
+    def _forget_account_if_idle(self) -> None:
+        if not self._active:  # nothing is asked, so whether the API is available is not known
             self.backoff = Backoff()
             self.backing_off_since = math.inf

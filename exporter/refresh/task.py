@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exporter.model import Failure, Reading, Remembered, TaskSpec
+from exporter.model import Failure, Reading, Remembered, TaskSpec, TaskView
 
 if TYPE_CHECKING:
     from exporter.errors import ApiError
@@ -41,6 +41,7 @@ class TaskState:
     retry_at: float = -math.inf
     waited_for: bool = False  # whether a program waits for this task
     request: InFlight | None = None
+    shown: TaskView | None = None  # the last view of it
 
     @property
     def active(self) -> bool:

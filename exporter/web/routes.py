@@ -16,11 +16,11 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import pack
 from exporter.metrics.renderer import BusyError, Renderer
+from exporter.slices import in_slices
 from exporter.web import page
 from exporter.web.sending import accepts_gzip, send
 from exporter.web.tasks_json import tasks_json
 from exporter.web.translations import language_of
-from exporter.web.views import views_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,8 +88,9 @@ class Pages:
         with contextlib.suppress(TimeoutError):  # a slow disk holds up no scrape; the check goes on
             await asyncio.wait_for(self._check(), MAX_CHECK_WAIT)
         answered = asyncio.Event()
-        give_up = self._refresher.refresh(deadline, answered.set)
+        asking, give_up = self._refresher.refresh(deadline, answered.set)
         try:
+            await in_slices(asking)
             await answered.wait()
         finally:
             give_up()
@@ -113,12 +114,12 @@ class Pages:
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """The status page. To look is to ask, but not to wait."""
-        self._look()
+        await self._look()
         language = language_of(request.headers.get("Accept-Language"))
         query = request.query.get("q", "")[:MAX_QUERY]
 
         async def begin() -> Callable[[], bytes]:
-            accounts = await views_of(self._refresher)
+            accounts = await in_slices(self._refresher.views())
             return lambda: page.render(
                 accounts,
                 now=time.time(),
@@ -133,10 +134,10 @@ class Pages:
 
     async def _tasks(self, request: web.Request) -> web.StreamResponse:
         """The same for programs."""
-        self._look()
+        await self._look()
 
         async def begin() -> Callable[[], bytes]:
-            accounts = await views_of(self._refresher)
+            accounts = await in_slices(self._refresher.views())
             return lambda: json.dumps(tasks_json(accounts, time.time()), allow_nan=False).encode()
 
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -174,9 +175,9 @@ class Pages:
             headers["Cache-Control"] = "no-cache"
         return web.Response(body=file.body, headers=headers)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         """Ask for every task, and have the files looked at, without waiting for either."""
-        self._refresher.ask()
+        await in_slices(self._refresher.ask())
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._check())
 

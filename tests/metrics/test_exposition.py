@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter import __version__
+from exporter import __version__, slices
 from exporter.errors import Reason
 from exporter.metrics import account_series, task_series
 from exporter.metrics import exposition as exposition_module
@@ -28,6 +28,7 @@ from exporter.metrics.families import Snapshot, SnapshotCollector
 from exporter.metrics.task_series import TaskSeries
 from exporter.metrics.text import sample
 from exporter.model import AccountView, Durations, Failure, Reading, Status, TaskSpec, TaskView
+from exporter.slices import Steps, at_one_go
 from tests.support.tools import need
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,12 +92,16 @@ async def one_account() -> Snapshot:
     return SNAPSHOTS["one_account"]
 
 
+def rendered(steps: Steps[list[bytes]]) -> str:
+    return b"".join(at_one_go(steps)).decode()
+
+
 def exposed(snapshot: Snapshot, generate: Callable[[CollectorRegistry], bytes] = generate_latest) -> str:
     collector, registry = SnapshotCollector(), CollectorRegistry(auto_describe=False)
     collector.snapshot = snapshot
     registry.register(collector)
-    text = TaskSeries().render(snapshot.accounts)
-    text += AccountSeries().render(snapshot.accounts, openmetrics=generate is generate_openmetrics)
+    text = rendered(TaskSeries().render(snapshot.accounts))
+    text += rendered(AccountSeries().render(snapshot.accounts, openmetrics=generate is generate_openmetrics))
     text += generate(registry).decode()
     return text.replace(platform.python_version(), "3.x").replace(f'version="{__version__}"', 'version="x"')
 
@@ -209,13 +214,13 @@ def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_for
 ) -> None:
     made = samples_made(monkeypatch, task_series)
     series = TaskSeries()
-    first = series.render((account(*TASKS),))
+    first = rendered(series.render((account(*TASKS),)))
     assert len(made) == first.count("task_id=")
-    assert series.render((account(*TASKS),)) == first
+    assert rendered(series.render((account(*TASKS),))) == first
     assert len(made) == first.count("task_id=")
     made.clear()
     changed = replace(TASKS[1], reading=Reading(46, 1, 1700000002.0))
-    text = series.render((account(TASKS[0], changed),))
+    text = rendered(series.render((account(TASKS[0], changed),)))
     assert "} 46.0" in text
     assert 'task_id="3"' not in text
     assert sorted(made) == [
@@ -223,23 +228,66 @@ def test_a_view_that_is_the_same_is_not_formatted_again_and_one_that_left_is_for
         'mobizon_task_progress{name="sale",task_id="2",team="crm"}',
     ]
     made.clear()
-    series.render((account(*TASKS[:3]),))
+    rendered(series.render((account(*TASKS[:3]),)))
     assert any('task_id="3"' in name for name in made), "it had been forgotten"
 
 
 def test_what_has_not_changed_of_an_account_is_not_formatted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = samples_made(monkeypatch, account_series)
     series, view = AccountSeries(), account(*TASKS)
-    first = series.render((view,), openmetrics=False)
+    first = rendered(series.render((view,), openmetrics=False))
     made.clear()
-    assert series.render((account(*TASKS),), openmetrics=False) == first
+    assert rendered(series.render((account(*TASKS),), openmetrics=False)) == first
     assert not made
-    again = series.render(
-        (replace(view, requests=14, failures={**view.failures, Reason.TIMEOUT: 3}),), openmetrics=False
-    )
+    busier = replace(view, requests=14, failures={**view.failures, Reason.TIMEOUT: 3})
+    again = rendered(series.render((busier,), openmetrics=False))
     assert 'mobizon_api_request_failures_total{reason="timeout"} 3.0' in again
     assert len(made) == 1 + len(Reason)
-    assert series.render((), openmetrics=False).count("mobizon_up") == 2
+    assert rendered(series.render((), openmetrics=False)).count("mobizon_up") == 2
+
+
+@pytest.mark.parametrize("shape", [(1, 10_000), (1000, 10)], ids=["tasks", "accounts"])
+def test_rendering_stops_every_few_lines(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the loop, on which it is done, can send requests in between."""
+    number, tasks = shape
+    read = [TaskView(TaskSpec(at), Reading(at % 100, 1, 1.7e9 + at), changed_at=1.7e9) for at in range(tasks)]
+    accounts = tuple(account(*read, name=f"account-{at}") for at in range(number))
+    for module, steps in (
+        (task_series, TaskSeries().render(accounts)),
+        (account_series, AccountSeries().render(accounts, openmetrics=False)),
+    ):
+        made = samples_made(monkeypatch, module)
+        longest = total = 0
+        for _ in steps:
+            longest, total = max(longest, len(made)), total + len(made)
+            made.clear()
+        assert total > 100 * longest or total < 300
+        assert longest <= 300
+
+
+async def test_others_have_their_turn_while_all_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE", 0.0)
+    finished = asyncio.Event()
+    turns_before_packing: list[int] = []
+    turns = 0
+
+    def packed(body: bytes, *, compress: bool) -> bytes:
+        turns_before_packing.append(turns)
+        return body
+
+    async def snapshot() -> Snapshot:
+        return Snapshot(tuple(account(*TASKS, name=f"account-{at}") for at in range(100)))
+
+    monkeypatch.setattr(exposition_module, "pack", packed)
+    exposition = Exposition(snapshot)
+    rendering = asyncio.create_task(exposition.render("text/plain", compress=False))
+    rendering.add_done_callback(lambda _: finished.set())
+    while not finished.is_set():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns_before_packing[0] >= 200, "one for each account's tasks, and one for each account"
+    assert (await rendering)[0].count(b"mobizon_up{") == 100
+    exposition.close()
 
 
 async def test_whoever_asks_at_the_same_time_shares_one_rendering() -> None:

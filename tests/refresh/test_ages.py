@@ -198,7 +198,7 @@ class TestRestored:
         old.loop.advance(15)
         new = World(replace(a, api=b.api), replace(b, api=a.api))
         new.refresher.restore(old.refresher.memory())
-        assert not any(task.reading for view in new.refresher.views() for task in view.tasks)
+        assert not any(task.reading for view in new.views() for task in view.tasks)
 
     def test_another_name_under_another_key_takes_nothing(self) -> None:
         old = World(account(1, key="A" * 40, name="a"))

@@ -50,7 +50,7 @@ class TestNeverBack:
         world.loop.advance(15)
         world.apply(ua)
         world.apply(ua, replace(kz, api=replace(kz.api, url="https://other.example")))
-        assert [view.requests for view in world.refresher.views()] == [3, 3]
+        assert [view.requests for view in world.views()] == [3, 3]
 
     def test_names_that_are_exchanged(self) -> None:
         kz, ua = account(5, key="A" * 40, name="kz"), account(1, key="B" * 40, name="ua")
@@ -58,7 +58,7 @@ class TestNeverBack:
         world.scrape()
         world.loop.advance(15)
         world.apply(replace(kz, api=ua.api), replace(ua, api=kz.api))
-        assert {view.name: view.requests for view in world.refresher.views()} == {"kz": 5, "ua": 1}
+        assert {view.name: view.requests for view in world.views()} == {"kz": 5, "ua": 1}
 
     def test_a_request_under_the_former_key_still_counts(self) -> None:
         world = World(account(1, key="A" * 40))
@@ -104,7 +104,7 @@ class CountersNeverGoBack(RuleBasedStateMachine):
 
     @invariant()
     def none_has_gone_back(self) -> None:
-        for view in self.world.refresher.views() if hasattr(self, "world") else ():
+        for view in self.world.views() if hasattr(self, "world") else ():
             now, before = counted(view), self.seen.get(view.name or "", {})
             assert all(now[name] >= value for name, value in before.items())
             self.seen[view.name or ""] = now

@@ -1,6 +1,7 @@
 """The ten rules of refreshing, under a clock that the test moves."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -39,7 +40,7 @@ class TestScrapeDriven:
 
     def test_a_view_of_the_page_asks_too_and_does_not_wait(self) -> None:
         world = World(account(3))
-        world.refresher.ask()
+        world.ask()
         world.loop.advance(60)
         assert len(world.api.sent) == 3
 
@@ -148,7 +149,7 @@ class TestNeverTooOften:
         world = World(account(10))
         for step in range(200):
             world.scrape()
-            world.refresher.ask()
+            world.ask()
             world.apply(account(range(1 + step % 3, 11)))
             world.loop.advance(0.17)
         assert len(world.api.sent) > 30
@@ -250,10 +251,10 @@ class TestShared:
         judged = 0
         outlook = Schedule.outlook
 
-        def counted(schedule: Schedule, now: float) -> Outlook:
+        def counted(schedule: Schedule, now: float, deadline: float = math.inf) -> Outlook:
             nonlocal judged
             judged += 1
-            return outlook(schedule, now)
+            return outlook(schedule, now, deadline)
 
         monkeypatch.setattr(Schedule, "outlook", counted)
         accounts, number = 20, 40
@@ -264,6 +265,24 @@ class TestShared:
         assert all(task.reading for scrape in scrapes for view in scrape.views for task in view.tasks)
         assert judged <= accounts * number + len(world.api.sent), "once for each answer"
         assert len(world.api.sent) / accounts <= 3
+
+    def test_a_scrape_is_not_answered_before_all_accounts_are_asked(self) -> None:
+        world = World(*(account(1, key=name * 40, name=name) for name in "abc"))
+        answered: list[float] = []
+        asking, _ = world.refresher.refresh(9.5, lambda: answered.append(world.loop.now))
+        for _ in asking:  # all answers to one account come before the next one is asked
+            world.loop.advance(1)
+        assert len(world.api.sent) == 3
+        assert answered == [3]
+
+    def test_one_that_gives_up_while_accounts_are_asked_is_forgotten(self) -> None:
+        world = World(*(account(1, key=name * 40, name=name) for name in "abc"))
+        answered: list[float] = []
+        asking, give_up = world.refresher.refresh(9.5, lambda: answered.append(world.loop.now))
+        next(asking)
+        give_up()
+        world.loop.advance(60)
+        assert (len(world.api.sent), answered) == (1, [])
 
     @pytest.mark.parametrize("later", [0.0, 0.05, 1.05, 2.95, 3.05])
     def test_a_scrape_that_waits_is_answered_as_soon_whoever_comes_after_it(self, later: float) -> None:
@@ -776,7 +795,7 @@ class TestKeys:
         world.apply(account(3, key="B" * 40, name="ua"))
         assert not any(task.reading for task in world.view().tasks)
         world.apply(account(3, key="A" * 40, name="kz"), account(3, key="B" * 40, name="ua"))
-        assert not any(task.reading for view in world.refresher.views() for task in view.tasks)
+        assert not any(task.reading for view in world.views() for task in view.tasks)
 
 
 class TestRestored:

@@ -52,7 +52,7 @@ class Refreshing(RuleBasedStateMachine):
     def view(self) -> None:
         self.asks += 1
         self.asked_at = self.world.loop.now
-        self.world.refresher.ask()
+        self.world.ask()
 
     @precondition(lambda self: self.scrapes)
     @rule()
@@ -123,7 +123,7 @@ class Refreshing(RuleBasedStateMachine):
 
     @invariant()
     def what_is_shown_is_what_is_listed(self) -> None:
-        shown = {view.name: [task.spec.id for task in view.tasks] for view in self.world.refresher.views()}
+        shown = {view.name: [task.spec.id for task in view.tasks] for view in self.world.views()}
         assert shown == {key[0]: list(tasks) for key, tasks in self.lists.items()}
 
     def teardown(self) -> None:
@@ -134,7 +134,7 @@ class Refreshing(RuleBasedStateMachine):
         for _ in range(60):
             self.world.scrape()
             self.world.loop.advance(15)
-        for view in self.world.refresher.views():
+        for view in self.world.views():
             assert view.up is True or not view.tasks
             for task in view.tasks:
                 assert task.reading is not None
@@ -190,7 +190,7 @@ class NeverIdle(RuleBasedStateMachine):
 
     @rule()
     def view(self) -> None:
-        self.world.refresher.ask()
+        self.world.ask()
 
     @rule(task_id=st.integers(1, 60))
     def wait(self, task_id: int) -> None:

@@ -47,7 +47,7 @@ class Account:
         return self.schedule.next_start(self.now)
 
     def due(self) -> int:
-        return self.schedule.due(self.now)
+        return self.schedule.due(self.now, self.schedule.tasks.values())
 
     def ask(self) -> int:
         return self.schedule.ask(self.now)
@@ -441,6 +441,27 @@ class TestOutlook:
         account.now += 3
         assert account.schedule.outlook(account.now).next_start == account.now
         assert outlook.spacing == 1.0
+
+    def test_of_more_than_can_be_answered_in_time_it_tells_no_more_than_that(self) -> None:
+        account = Account(1000)
+        assert len(account.schedule.outlook(account.now, account.now + 9.5).to_send) < 15
+        assert len(account.schedule.outlook(account.now).to_send) == 1000
+
+    @pytest.mark.parametrize("in_flight", [0, 1, 3])
+    @pytest.mark.parametrize("backing_off", [0, 2])
+    def test_what_it_leaves_out_changes_no_decision(self, in_flight: int, backing_off: int) -> None:
+        account = Account(20)
+        for _ in range(backing_off):
+            account.make(Reason.API_ERROR)
+        for _ in range(in_flight):
+            account.start()
+        ask = account.ask()
+        account.start()
+        latest = account.schedule.outlook(account.now).complete_at(ask)
+        for deadline in (*(account.now + seconds for seconds in range(30)), latest, latest - 0.001):
+            outlook = account.schedule.outlook(account.now, deadline)
+            assert outlook.pending(ask)
+            assert (outlook.complete_at(ask) <= deadline) is (latest <= deadline)
 
     def test_what_backs_off_is_not_to_be_sent_before_its_time(self) -> None:
         account = Account(1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from exporter.errors import ApiError, Reason, Scope
 from exporter.model import Account, AccountView, Api, Config, Reading, Remembered, Secret, TaskSpec
 from exporter.refresh.refresher import Refresher
+from exporter.slices import at_one_go
 
 START = 1_700_000_000.0  # the wall clock when the loop's time is 0
 
@@ -129,10 +130,14 @@ class World:
 
     def scrape(self, timeout: float = 9.5) -> Scrape:
         scrape = Scrape(self.loop.now)
-        scrape.give_up = self.refresher.refresh(
-            self.loop.now + timeout, lambda: scrape.answer(self.loop.now, tuple(self.refresher.views()))
+        asking, scrape.give_up = self.refresher.refresh(
+            self.loop.now + timeout, lambda: scrape.answer(self.loop.now, self.views())
         )
+        at_one_go(asking)
         return scrape
+
+    def ask(self) -> None:
+        at_one_go(self.refresher.ask())
 
     def wait(self, task_id: int, account: str | None = None) -> Wait:
         wait = Wait()
@@ -140,7 +145,10 @@ class World:
         return wait
 
     def view(self, at: int = 0) -> AccountView:
-        return tuple(self.refresher.views())[at]
+        return self.views()[at]
+
+    def views(self) -> tuple[AccountView, ...]:
+        return at_one_go(self.refresher.views())
 
 
 class Scrape:

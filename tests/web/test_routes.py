@@ -9,6 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from exporter.metrics.exposition import Exposition
 from exporter.refresh.refresher import Refresher
+from exporter.slices import Steps
 from exporter.web.routes import SCRAPE_TIMEOUT_HEADER, Pages
 
 
@@ -22,7 +23,7 @@ class FakeRefresher:
         self.silent = False
         self.waiting = 0
 
-    def refresh(self, deadline: float, done: Callable[[], None]) -> Callable[[], object]:
+    def refresh(self, deadline: float, done: Callable[[], None]) -> tuple[Steps[None], Callable[[], object]]:
         self.least.append(deadline - asyncio.get_running_loop().time())
         self.most.append(deadline - self.began)
         self.waiting += 1
@@ -32,7 +33,11 @@ class FakeRefresher:
         def give_up() -> None:
             self.waiting -= 1
 
-        return give_up
+        return nobody_to_ask(), give_up
+
+
+def nobody_to_ask() -> Steps[None]:
+    yield
 
 
 class FakeExposition:

@@ -26,6 +26,7 @@ from exporter.config.registry_file import Entry, RegistryFile, parse
 from exporter.errors import ApiError, Reason
 from exporter.model import Account, Api, Config, Reading, Secret, TaskSource, TaskSpec
 from exporter.refresh.refresher import Refresher
+from exporter.slices import at_one_go
 from exporter.web import task_api
 from exporter.web.task_api import TaskApi
 from exporter.web.tasks_json import tasks_json
@@ -352,7 +353,7 @@ class TestLooking:
                 await client.get(f"{task_id}/wait?timeout=100ms")
             for at in (0, 1):
                 task = (await client.get("56"[at])).json
-                (account_,) = world.refresher.views()
+                (account_,) = at_one_go(world.refresher.views())
                 wanted = tasks_json((account_,), time.time())["tasks"][at]
                 for passing in ("age_seconds",):
                     task.pop(passing), wanted.pop(passing)

@@ -1,0 +1,37 @@
+"""Long work on the event loop, in slices: requests, answers and timers have their turn in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Final, TypeAlias, TypeVar
+
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[None, None, Result]  # stops after each step, of at most 0.2 ms or so
+
+SLICE: Final = 0.002  # seconds of steps, after which others have their turn
+
+
+async def in_slices(steps: Steps[Result]) -> Result:
+    """What the steps come to."""
+    slice_ends = time.monotonic() + SLICE
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if time.monotonic() >= slice_ends:
+            await asyncio.sleep(0)
+            slice_ends = time.monotonic() + SLICE
+
+
+def at_one_go(steps: Steps[Result]) -> Result:
+    """What the steps come to, while nobody else has a turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

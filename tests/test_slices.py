@@ -1,0 +1,53 @@
+"""Long work on the loop lets others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from exporter import slices
+from exporter.slices import Steps, at_one_go, in_slices
+
+
+def counted(number: int, done: list[int]) -> Steps[str]:
+    for at in range(number):
+        done.append(at)
+        yield
+    return "result"
+
+
+async def test_others_have_a_turn_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE", 0.0)
+    done: list[int] = []
+    work = asyncio.create_task(in_slices(counted(20, done)))
+    seen = []
+    while not work.done():
+        await asyncio.sleep(0)
+        seen.append(len(done))
+    assert seen[:20] == list(range(1, 21)), "one step at a time"
+    assert work.result() == "result"
+
+
+async def test_what_takes_less_than_a_slice_is_done_at_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE", 60.0)
+    done: list[int] = []
+    work = asyncio.create_task(in_slices(counted(20, done)))
+    await asyncio.sleep(0)
+    assert work.done()
+    assert len(done) == 20
+
+
+async def test_an_error_reaches_those_who_wait() -> None:
+    def failing() -> Steps[None]:
+        yield
+        raise ValueError("why")
+
+    with pytest.raises(ValueError, match="why"):
+        await in_slices(failing())
+
+
+def test_without_a_loop_all_is_done_at_one_go() -> None:
+    done: list[int] = []
+    assert at_one_go(counted(3, done)) == "result"
+    assert done == [0, 1, 2]
