@@ -145,7 +145,7 @@ class TaskView:
     """A task as it is shown: its last known reading, and what became of its last request.
 
     Times are Unix seconds, `speed` percent a second. `stale` means that the reading is too old to be
-    shown as the present state.
+    shown as the present state. `state` is one of STATES.
     """
 
     spec: TaskSpec
@@ -156,14 +156,16 @@ class TaskView:
     failure: Failure | None = None
     finished_at: float | None = None  # when it was first seen finished
     set_back: float = 0.0  # seconds that the clock has been set back by since the reading was taken
+    state: str = field(init=False, compare=False)  # found once: every scrape counts states
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", self._state())
 
     def age(self, now: float) -> float | None:
         """Seconds since its reading was taken, at `now` (Unix seconds)."""
         return max(0.0, now - self.reading.taken_at + self.set_back) if self.reading else None
 
-    @property
-    def state(self) -> str:
-        """One of STATES."""
+    def _state(self) -> str:
         if self.failure and self.failure.reason is Reason.NOT_FOUND:
             return "not_found"
         if self.reading is None or self.stale or self.reading.status not in _STATES:

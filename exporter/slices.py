@@ -11,6 +11,7 @@ Result = TypeVar("Result")
 Steps: TypeAlias = Generator[None, None, Result]  # stops after each step, of at most 0.2 ms or so
 
 SLICE: Final = 0.002  # seconds of steps, after which others have their turn
+MAX_SLICE: Final = 0.01  # where others take longer than that, so that the steps come to an end, too
 
 
 async def in_slices(steps: Steps[Result]) -> Result:
@@ -22,9 +23,10 @@ async def in_slices(steps: Steps[Result]) -> Result:
         except StopIteration as end:
             result: Result = end.value
             return result
-        if time.monotonic() >= slice_ends:
+        if (now := time.monotonic()) >= slice_ends:
             await asyncio.sleep(0)
-            slice_ends = time.monotonic() + SLICE
+            others_took = time.monotonic() - now
+            slice_ends = now + others_took + max(SLICE, min(others_took, MAX_SLICE))
 
 
 def at_one_go(steps: Steps[Result]) -> Result:

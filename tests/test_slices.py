@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ def counted(number: int, done: list[int]) -> Steps[str]:
 
 async def test_others_have_a_turn_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slices, "SLICE", 0.0)
+    monkeypatch.setattr(slices, "MAX_SLICE", 0.0)
     done: list[int] = []
     work = asyncio.create_task(in_slices(counted(20, done)))
     seen = []
@@ -36,6 +38,27 @@ async def test_what_takes_less_than_a_slice_is_done_at_one_go(monkeypatch: pytes
     await asyncio.sleep(0)
     assert work.done()
     assert len(done) == 20
+
+
+async def test_a_slice_is_longer_where_others_take_longer_but_not_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def steps() -> Steps[None]:
+        for _ in range(100):
+            now[0] += 0.001
+            yield
+
+    work, taken = asyncio.create_task(in_slices(steps())), []
+    for others_take in (0.0, 0.001, 0.004, 5.0, 0.0):
+        began = now[0]
+        await asyncio.sleep(0)
+        taken.append(round(1000 * (now[0] - began)))
+        now[0] += others_take
+    assert taken == [2, 2, 2, 4, 10]
+    work.cancel()
 
 
 async def test_an_error_reaches_those_who_wait() -> None:

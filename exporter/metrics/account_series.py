@@ -71,8 +71,10 @@ def _rendered(family: _Family, account: AccountView, kept: Kept | None) -> Kept:
     source = family.source(account)
     if kept and (kept[0] is source or kept[0] == source):
         return kept
-    labels = {"account": account.name} if account.name else {}
-    names = kept[1] if kept else family.series(family.name, labels, account)
+    if kept:
+        names = kept[1]
+    else:
+        names = family.series(family.name, {"account": account.name} if account.name else {}, account)
     return source, names, "".join(map(sample, names, family.values(source))).encode()
 
 
@@ -136,7 +138,7 @@ def _all_observed(by_status: Mapping[Any, Durations]) -> Values:
 
 
 def _tasks_by_state(tasks: Iterable[TaskView]) -> Values:
-    counted = Counter(task.state for task in tasks)
+    counted = Counter(map(attrgetter("state"), tasks))
     return tuple(counted[state] for state in STATES)
 
 

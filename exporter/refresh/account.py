@@ -225,10 +225,10 @@ def _dropped(task: TaskState, wall: float, drop_finished_after: float) -> bool:
 
 def _set_back(task: TaskState, at: Instant) -> float:
     """How many seconds the clock has been set back by since the reading; 0 if unknown or mere noise."""
-    if task.reading is None or task.read_at == -math.inf:
+    if task.reading is None:
         return 0.0
     difference = (at.elapsed - task.read_at) - (at.wall - task.reading.taken_at)
-    return float(round(difference)) if difference >= MIN_SET_BACK else 0.0
+    return float(round(difference)) if MIN_SET_BACK <= difference < math.inf else 0.0
 
 
 def _seconds(begun: float | None, ended: float) -> float | None:

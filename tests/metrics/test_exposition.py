@@ -267,6 +267,7 @@ def test_rendering_stops_every_few_lines(shape: tuple[int, int], monkeypatch: py
 
 async def test_others_have_their_turn_while_all_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slices, "SLICE", 0.0)
+    monkeypatch.setattr(slices, "MAX_SLICE", 0.0)
     finished = asyncio.Event()
     turns_before_packing: list[int] = []
     turns = 0
