@@ -122,15 +122,13 @@ class AccountState:
         """What is shown of it; each task as of its step."""
         settings, schedule, counters = self.settings, self.schedule, self.counters
         views: list[TaskView] = []
-        due, tasks = 0, iter(schedule.tasks.values())
+        due, tasks, drop_after = 0, iter(schedule.tasks.values()), config.drop_finished_after
         while some := list(islice(tasks, STEP)):
             at = clock.read()
             due += schedule.due(at.monotonic, some)
-            views.extend(
-                self._task_view(task, at, config.stale_after)
-                for task in some
-                if not _dropped(task, at.wall, config.drop_finished_after)
-            )
+            if drop_after:
+                some = [task for task in some if not _dropped(task, at.wall, drop_after)]
+            views += [self._task_view(task, at, config.stale_after) for task in some]
             yield
         active = schedule.active
         return AccountView(
@@ -216,8 +214,7 @@ def views_of(
 def _dropped(task: TaskState, wall: float, drop_finished_after: float) -> bool:
     """Whether a finished task has been shown for long enough."""
     return (
-        drop_finished_after > 0
-        and task.finished_at is not None
+        task.finished_at is not None
         and task.spec.source is not TaskSource.REGISTRY
         and wall - task.finished_at >= drop_finished_after
     )
