@@ -11,7 +11,8 @@ Result = TypeVar("Result")
 Steps: TypeAlias = Generator[None, None, Result]  # stops after each step, of at most 0.2 ms or so
 
 SLICE: Final = 0.002  # seconds of steps, after which others have their turn
-MAX_SLICE: Final = 0.01  # where others take longer than that, so that the steps come to an end, too
+MAX_SLICE: Final = 0.01  # where others take so long for a turn that the steps would hardly come to an end
+SHARE: Final = 0.25  # of the time that others take, which the steps have at least, up to MAX_SLICE
 
 
 async def in_slices(steps: Steps[Result]) -> Result:
@@ -25,8 +26,8 @@ async def in_slices(steps: Steps[Result]) -> Result:
             return result
         if (now := time.monotonic()) >= slice_ends:
             await asyncio.sleep(0)
-            others_took = time.monotonic() - now
-            slice_ends = now + others_took + max(SLICE, min(others_took, MAX_SLICE))
+            back = time.monotonic()
+            slice_ends = back + max(SLICE, min(SHARE * (back - now), MAX_SLICE))
 
 
 def at_one_go(steps: Steps[Result]) -> Result:

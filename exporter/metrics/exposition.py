@@ -19,8 +19,6 @@ from exporter.slices import Steps, in_slices
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from exporter.model import AccountView
-
 # Two formats, whatever a client asks for: each further one would be rendered by itself.
 _TEXT: Final = choose_encoder("text/plain; version=0.0.4")
 _OPENMETRICS: Final = choose_encoder("application/openmetrics-text; version=1.0.0")
@@ -53,11 +51,10 @@ class Exposition:
 
         async def begin() -> Callable[[], bytes]:
             began = time.monotonic()
-            self._collector.snapshot = snapshot = await self._snapshot()
+            self._collector.snapshot = await self._snapshot()
 
             openmetrics = content_type.startswith("application/openmetrics-text")
-            pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
-            pieces.append(encode(self._registry))
+            pieces = await in_slices(self._rendered(encode, openmetrics=openmetrics))
 
             def packed() -> bytes:
                 body = pack(b"".join(pieces), compress=compress)
@@ -68,9 +65,15 @@ class Exposition:
 
         return await self._renderer.render((content_type, compress), begin), content_type
 
-    def _rendered(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> Steps[list[bytes]]:
+    def _rendered(
+        self, encode: Callable[[CollectorRegistry], bytes], *, openmetrics: bool
+    ) -> Steps[list[bytes]]:
+        accounts = self._collector.snapshot.accounts
         tasks = yield from self._tasks.render(accounts)
-        return tasks + (yield from self._accounts.render(accounts, openmetrics=openmetrics))
+        yield
+        others = yield from self._accounts.render(accounts, openmetrics=openmetrics)
+        yield
+        return [*tasks, *others, encode(self._registry)]
 
     def close(self) -> None:
         """Let the thread end."""

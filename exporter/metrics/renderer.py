@@ -1,4 +1,4 @@
-"""Rendering off the event loop, shared by those who ask at the same time."""
+"""Renderings, one at a time, shared by those who ask at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BusyError(Exception):
 
 
 class Renderer:
-    """Renders one thing at a time, on a thread.
+    """Renders one thing at a time: in slices on the event loop, and what cannot be sliced on a thread.
 
     Requests for the same thing share a rendering until it begins. One that has not begun when the last of
     them is cancelled is dropped.
@@ -31,7 +31,7 @@ class Renderer:
     async def render(self, wanted: Hashable, begin: Callable[[], Awaitable[Callable[[], bytes]]]) -> bytes:
         """What the function that `begin` comes to makes on the thread; raises BusyError.
 
-        `begin` is called on the event loop when the rendering's turn has come.
+        `begin` is called on the event loop when the rendering's turn has come, and may do most of it there.
         """
         rendering = self._waiting.get(wanted)
         if rendering is None:
