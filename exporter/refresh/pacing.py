@@ -5,7 +5,8 @@ works under three models of it, which tests/support/pacing_simulation.py simulat
 clients of the same key:
 
 * Jitter: a lone refusal comes from network jitter at the edge of the limit. The margin finds the size of the
-  jitter: the first refusal sets it high, it decays quickly to where refusals begin, and slowly from then on.
+  jitter: the first refusal sets it high, it decays quickly to where refusals begin, and then slowly, until
+  there have been none for long.
 * Contention: refusals in quick succession mean that another client uses the key. Each adds spacing, and a
   random shift keeps two exporters from staying in step. After a time without refusals the pacer probes if the
   other client has stopped: the added spacing falls, and the next refusal restores it.
@@ -28,6 +29,7 @@ MAX_MARGIN: Final = 0.12
 MARGIN_GROWTH: Final = 1.2  # with each refusal that may come from jitter
 MARGIN_DECAY: Final = 0.0001  # share that an answer takes back
 MARGIN_SEARCH_DECAY: Final = 0.015  # the same while the size of the jitter is not known
+RELEARN_AFTER: Final = 1800.0  # time without refusals, after which it is not known
 LONE_AFTER: Final = 6.0  # time without refusals after which one is a lone refusal
 CONTENTION_STEP: Final = 0.04
 CONTENTION_DECAY: Final = 0.0012  # what an answer takes back
@@ -97,6 +99,8 @@ class Pacer:
             self._contention, self._pause = self._before_outage, 0.0
         self._refused = 0
         self._quiet += self.spacing / self.interval
+        if self._quiet > RELEARN_AFTER:
+            self._margin_decay = MARGIN_SEARCH_DECAY
         if not self._contention:
             self._margin *= (1 - self._margin_decay) if self._margin > MIN_MARGIN else 0
         elif self._quiet > PROBE_AFTER:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.refresh.pacing import PROBE_AFTER, Pacer
+from exporter.refresh.pacing import PROBE_AFTER, RELEARN_AFTER, Pacer
 
 
 def pacer(interval: float = 1.0) -> Pacer:
@@ -52,6 +52,25 @@ def test_an_answer_takes_little_of_the_margin_back_and_less_once_it_was_found_to
     for _ in range(100):
         p.accepted()
     assert p.spacing == pytest.approx(1 + 1.2 * margin, abs=0.001)
+
+
+def test_a_margin_that_was_found_decays_quickly_again_after_half_an_hour_without_refusals() -> None:
+    """A burst of late packets may have made it large."""
+    p = pacer()
+    for _ in range(2):  # too small once
+        p.refused(0.0)
+        for _ in range(6):
+            p.accepted()
+    quiet = 6 * p.spacing
+    while quiet < RELEARN_AFTER - 100:
+        p.accepted()
+        quiet += p.spacing
+    margin = p.spacing - 1
+    assert margin > 0.05
+    while quiet < RELEARN_AFTER + 200:
+        p.accepted()
+        quiet += p.spacing
+    assert p.spacing - 1 < 0.2 * margin
 
 
 def test_a_request_after_a_refusal_is_shifted_by_half_an_interval_once() -> None:
