@@ -29,7 +29,12 @@ ALLOWED = {
     "__main__": {"cli", "signals"},
     **dict.fromkeys(BASE, BASE),
 }
-LIBRARIES = {"requests": {"mobizon"}, "urllib3": {"mobizon"}, "aiohttp": {"web", "simulator"}}
+LIBRARIES = {
+    "requests": {"mobizon"},
+    "urllib3": {"mobizon"},
+    "greenlet": {"mobizon"},
+    "aiohttp": {"web", "simulator"},
+}
 WAITS = {"time", "socket", "threading", "asyncio", "concurrent", "selectors", "subprocess"}
 PURE = (
     *("model", "errors", "mobizon/response"),

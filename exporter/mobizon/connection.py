@@ -71,15 +71,15 @@ class _BoundedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while True:
-            left = self._bounds.seconds_left()
-            self._sock.settimeout(left)
+            if not isinstance(self._sock, GreenletSocket):
+                self._sock.settimeout(self._bounds.seconds_left())
             received = None  # as long as a GreenletSocket has nothing
             with contextlib.suppress(ssl.SSLWantReadError):
                 received = self._raw.readinto(buffer)
             if received is not None:
                 self._bounds.count(received)
                 return received
-            wait_until_ready(self._sock.fileno(), left, writing=False)
+            wait_until_ready(self._sock.fileno(), self._bounds.seconds_left(), writing=False)
 
     def close(self) -> None:
         self._raw.close()
@@ -164,6 +164,7 @@ class _Connection(HTTPConnection):
             request = b"".join(self._held)
         finally:
             self._held = None
+        self.sock.settimeout(call.timeout)
         try:
             self.sock.sendall(request)
         finally:

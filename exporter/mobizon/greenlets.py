@@ -24,6 +24,33 @@ if TYPE_CHECKING:
 THREAD: Final = "mobizon-connect"  # the name of all threads of `in_thread`
 
 
+class Routine(greenlet):
+    """Code that may wait on the event loop; `over` is called once it and its threads have ended."""
+
+    def __init__(self, function: Callable[[], object], over: Callable[[Routine], object]) -> None:
+        super().__init__()
+        self._function = function
+        self._over = over
+        self._parts = 1
+
+    def run(self) -> None:
+        """Call the function; begins with the first switch."""
+        try:
+            self._function()
+        finally:
+            self.end_part()
+
+    def begin_part(self) -> None:
+        """A thread begins to work for it."""
+        self._parts += 1
+
+    def end_part(self) -> None:
+        """A thread, or the function, has ended."""
+        self._parts -= 1
+        if not self._parts:
+            self._over(self)
+
+
 async def run(function: Callable[[], T]) -> T:
     """What the function comes to in a greenlet of its own; cancelled, it ends where it waits."""
     loop = asyncio.get_running_loop()
@@ -37,7 +64,7 @@ async def run(function: Callable[[], T]) -> T:
         else:
             loop.call_soon(_settle, result.set_result, value)
 
-    running = greenlet(settle)
+    running = Routine(settle, lambda _: None)
     running.switch()
     try:
         return await result
@@ -54,7 +81,7 @@ def wait_until_ready(fd: int, timeout: float, *, writing: bool) -> None:
     """Wait, in a greenlet, until a descriptor can be read, or written; TimeoutError after so many seconds."""
     loop = asyncio.get_running_loop()
     add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    waiting = getcurrent()
+    waiting = _current()
     add(fd, waiting.switch)
     try:
         _pause(loop, waiting, timeout)
@@ -77,12 +104,13 @@ class GreenletSocket:
 
     def sendall(self, data: bytes) -> None:
         """As of a socket."""
+        until = time.monotonic() + self._timeout
         left = memoryview(data)
         while left:
             try:
                 left = left[self._sock.send(left) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                wait_until_ready(self.fileno(), self._timeout, writing=True)
+                wait_until_ready(self.fileno(), until - time.monotonic(), writing=True)
 
 
 def in_thread(
@@ -90,18 +118,22 @@ def in_thread(
 ) -> BaseException | None:
     """Wait, in a greenlet, for what blocks in a thread; what it has raised is returned.
 
-    TimeoutError after so many seconds. The thread goes on then, and at its end `abandoned` is called.
+    TimeoutError after so many seconds. The thread goes on then, and at its end `abandoned` is called, on the
+    loop if that still runs.
     """
-    loop, waiting = asyncio.get_running_loop(), getcurrent()
+    loop, waiting = asyncio.get_running_loop(), _current()
     awaited = True
 
     def end(error: BaseException | None) -> None:
+        waiting.end_part()
         if awaited:
             waiting.switch(error)
         else:
             abandoned()
 
-    threading.Thread(target=_work, args=(loop, function, end, abandoned), name=THREAD, daemon=True).start()
+    work = (loop, function, end, abandoned)
+    threading.Thread(target=_work, args=work, name=THREAD, daemon=True).start()
+    waiting.begin_part()
     try:
         error: BaseException | None = _pause(loop, waiting, timeout)
     finally:
@@ -117,10 +149,16 @@ def join_threads(timeout: float) -> None:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _pause(loop: asyncio.AbstractEventLoop, waiting: greenlet, timeout: float) -> Any:
-    """Go back to the loop until `waiting` is switched to, and return what with."""
-    if waiting.parent is None:
+def _current() -> Routine:
+    current = getcurrent()
+    if not isinstance(current, Routine):
         raise RuntimeError("waits outside a greenlet")
+    return current
+
+
+def _pause(loop: asyncio.AbstractEventLoop, waiting: Routine, timeout: float) -> Any:
+    """Go back to the loop until `waiting` is switched to, and return what with."""
+    assert waiting.parent  # noqa: S101 - of every greenlet but a thread's first; for the type checker
     timer = loop.call_later(timeout, partial(waiting.throw, TimeoutError))
     try:
         return waiting.parent.switch()

@@ -8,12 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from greenlet import getcurrent, greenlet
 
 from exporter.errors import ApiError, Reason
 from exporter.mobizon.call import Call
 from exporter.mobizon.client import Client
-from exporter.mobizon.greenlets import join_threads
+from exporter.mobizon.greenlets import Routine, join_threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +36,7 @@ class Sender:
         self._clients: dict[tuple[str | None, str | None], Client] = {}
         self._waiting: deque[Callable[[], None]] = deque()
         self._starting = False
-        self._under_way: set[greenlet] = set()
+        self._under_way: set[Routine] = set()
         self._log = log.bind()  # once, and not at each request
 
     def send(
@@ -70,10 +69,15 @@ class Sender:
     def _start(self) -> None:
         self._starting = False
         if self._waiting:
-            request = greenlet(self._waiting.popleft())
+            request = Routine(self._waiting.popleft(), self._over)
             self._under_way.add(request)
             self._start_soon()
             request.switch()
+
+    def _over(self, request: Routine) -> None:
+        """What connects for a request that has timed out holds its place: it may hang for long."""
+        self._under_way.discard(request)
+        self._start_soon()
 
     def _request(
         self,
@@ -91,9 +95,6 @@ class Sender:
             outcome = error.with_traceback(None)  # which would keep what it leads to
         except Exception as error:  # noqa: BLE001 - whatever it is, the account goes on
             outcome = ApiError(Reason.CONNECTION_ERROR, f"failed with {type(error).__name__}")
-        finally:
-            self._under_way.discard(getcurrent())
-            self._start_soon()
         detail = str(outcome) if isinstance(outcome, ApiError) else "answered"
         self._log.debug(
             "Request ended", task_id=task_id, seconds=round(self._loop.time() - began, 4), outcome=detail

@@ -229,7 +229,7 @@ class Refresher:
                 lambda when: self._sent(account, request, when),
                 lambda outcome: self._finished(account, request, outcome),
             )
-        except Exception:  # such as no more threads: the request has to end, or no other would start
+        except Exception:  # the request has to end, or no other would start
             log.exception("Failed to send request", **account.log.fields(request.task))
             self._finished(
                 account, request, ApiError(Reason.CONNECTION_ERROR, "it cannot be sent: see the log")

@@ -787,6 +787,23 @@ def test_the_time_out_counts_anew_from_the_first_byte_sent(
         assert isinstance(ask(client, api(peer.url, timeout=timeout)), Reading)
 
 
+def test_an_answer_that_is_there_counts_although_the_process_stood_still(client: Client) -> None:
+    answered = threading.Event()
+
+    def treat(visit: Visit) -> None:
+        visit.request()
+        visit.answer()
+        answered.set()
+
+    def stand_still(_: float) -> None:
+        assert answered.wait(SOON)
+        time.sleep(0.2)
+
+    with Peer(treat) as peer:
+        reading = get_status(client, api(peer.url, timeout=0.1), 7, Call(0.1, stand_still, time.monotonic))
+    assert reading.progress == 40
+
+
 # Memory
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,22 @@ async def test_sending_to_a_peer_that_does_not_read_is_a_time_out(
     sock.settimeout(SHORT)
     with pytest.raises(TimeoutError):
         await run(lambda: sock.sendall(bytes(10_000_000)))
+
+
+async def test_the_time_out_is_for_all_that_is_sent(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    sock = GreenletSocket(near)
+    sock.settimeout(4 * SHORT)
+    far.setblocking(False)
+    sending = asyncio.create_task(run(lambda: sock.sendall(bytes(100_000_000))))
+    began = time.monotonic()
+    while not sending.done():
+        with suppress(BlockingIOError):
+            far.recv(100_000)
+        await asyncio.sleep(SHORT)
+    with pytest.raises(TimeoutError):
+        await sending
+    assert time.monotonic() - began < 2
 
 
 async def test_cancelled_it_ends_where_it_waits(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -261,6 +261,30 @@ async def test_a_request_for_which_there_is_no_thread_fails_and_is_never_sent(
         assert peer.bodies == [b"id=2", b"id=3"]
 
 
+async def test_what_hangs_while_it_connects_holds_its_place_among_the_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sender_module, "MAX_REQUESTS", 3)
+    resolved = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hanging(*arguments: Any, **named: Any) -> Any:
+        assert resolved.wait(SOON)
+        return resolve(*arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    with Peer(good) as peer:
+        async with working() as sender:
+            requests = [Sent(sender, api(peer.url, timeout=TIMEOUT)) for _ in range(9)]
+            for request in requests[:3]:
+                assert (await request.failure()).reason is Reason.TIMEOUT
+            await asyncio.sleep(0.05)  # in which no more may begin
+            assert sum(thread.name == THREAD for thread in threading.enumerate()) == 3
+            resolved.set()
+            for request in requests[3:]:
+                assert isinstance(await request.outcome(), Reading)
+
+
 async def test_closing_closes_idle_connections() -> None:
     gone = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Requests by the real client, or by its threads, as tests make them."""
+"""Requests by the real client, or by the sender, as tests make them."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def making(ca_file: str | None = None, proxy_url: str | None = None) -> Iterator
 
 
 class Sent:
-    """A request that was given to `Sender`, and what they reported of it."""
+    """A request that was given to `Sender`, and what it reported of it."""
 
-    def __init__(self, threads: Sender, settings: Api, task_id: int = 7) -> None:
+    def __init__(self, sender: Sender, settings: Api, task_id: int = 7) -> None:
         self.sent: list[float] = []
         self.called_in: set[threading.Thread] = set()
         self.done: asyncio.Future[Reading | ApiError] = asyncio.get_running_loop().create_future()
-        threads.send(settings, task_id, self._sent, self._done)
+        sender.send(settings, task_id, self._sent, self._done)
 
     def _sent(self, when: float) -> None:
         self.sent.append(when)
@@ -138,8 +138,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def working() -> AsyncIterator[Sender]:
-    threads = Sender(asyncio.get_running_loop())
+    sender = Sender(asyncio.get_running_loop())
     try:
-        yield threads
+        yield sender
     finally:
-        threads.close()
+        sender.close()
