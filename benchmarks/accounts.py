@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import requests
+
 from benchmarks.apis import Api, Apis
 from benchmarks.measured import FAILURES, REQUESTS, accounts, exporting, scrape
 from benchmarks.report import Figure, share
@@ -56,6 +58,29 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
     yield from _figures(PROMISED[-1], [serve(PROMISED[-1].accounts, window, warm, tls=False)], tls=False)
 
 
+def usual(times: int = 300) -> float:
+    """Milliseconds of CPU for a request of `requests.Session` over TLS, one after the other."""
+    key = "k" * 40
+    query = {"output": "json", "api": "v1", "apiKey": key}
+    with tempfile.TemporaryDirectory() as temp:
+        authority = Authority(Path(temp))
+        api = Api(1, (key,), (0, 0), limited=False)
+        with Apis([api], authority.server().files) as apis, requests.Session() as session:
+
+            def ask() -> None:
+                url = f"{apis.urls[0]}/service/taskqueue/getStatus"
+                trust = str(authority.cert)
+                answer = session.post(url, params=query, data={"id": 1}, timeout=10, verify=trust)
+                if answer.json()["code"] != 0:
+                    raise AssertionError(answer.text)
+
+            ask()
+            began = time.process_time()
+            for _ in range(times):
+                ask()
+            return 1000 * (time.process_time() - began) / times
+
+
 def _figures(promised: Promised, runs: list[Served], *, tls: bool = True) -> Iterator[Figure]:
     over = "TLS" if tls else "plain HTTP"
     used, slowest = f"limit ≥ {promised.answered} %", f"limit {promised.slowest} s"
@@ -66,7 +91,8 @@ def _figures(promised: Promised, runs: list[Served], *, tls: bool = True) -> Ite
     yield Figure("longest scrape", under, [run.slowest for run in runs], "s", slowest)
     yield Figure("resident memory", under, [run.memory for run in runs], "MB", "limit 300 MB")
     yield Figure("cores busy", under, [run.cores for run in runs], "")
-    yield Figure("CPU a request, scrapes included", under, [run.cpu for run in runs], "ms")
+    peer = f"requests.Session, one after the other {usual():.2f} ms"
+    yield Figure("CPU a request, scrapes included", under, [run.cpu for run in runs], "ms", peer)
 
 
 def serve(number: int, window: float = WINDOW, warm: float = WARM, *, tls: bool = True) -> Served:

@@ -216,8 +216,8 @@ def _addresses() -> str:
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_a_thousand_accounts_use_their_budgets_as_far_as_one_core_goes(tmp_path: Path) -> None:
-    usual = _milliseconds_of_a_usual_request(tmp_path)
+def test_a_thousand_accounts_use_their_budgets_as_far_as_one_core_goes() -> None:
+    usual = accounts.usual()
     served = accounts.serve(1_000, window=8.0, warm=12.0)
     print(f"{usual:.2f} ms for a request of requests.Session, {served}")
     assert served.cpu <= 2 * usual, "with its scheduling and its part of the scrapes"
@@ -226,24 +226,3 @@ def test_a_thousand_accounts_use_their_budgets_as_far_as_one_core_goes(tmp_path:
     assert served.refused <= 4
     assert served.memory <= 300
     assert served.slowest <= 10, "Prometheus's own scrape_timeout"
-
-
-def _milliseconds_of_a_usual_request(folder: Path) -> float:
-    """CPU of the client, over TLS, one request after the other on one connection."""
-    authority, key, number = Authority(folder), "k" * 40, 300
-    query = {"output": "json", "api": "v1", "apiKey": key}
-    with (
-        Apis([Api(1, (key,), (0, 0), limited=False)], authority.server().files) as apis,
-        requests.Session() as session,
-    ):
-
-        def ask() -> None:
-            url = f"{apis.urls[0]}/service/taskqueue/getStatus"
-            answer = session.post(url, params=query, data={"id": 1}, timeout=10, verify=str(authority.cert))
-            assert answer.json()["code"] == 0
-
-        ask()
-        began = time.process_time()
-        for _ in range(number):
-            ask()
-        return 1000 * (time.process_time() - began) / number
