@@ -12,22 +12,27 @@ Steps: TypeAlias = Generator[None, None, Result]  # stops after each step, of at
 
 SLICE: Final = 0.002  # seconds of steps, after which others have their turn
 MAX_SLICE: Final = 0.01  # where others take so long for a turn that the steps would hardly come to an end
-SHARE: Final = 0.25  # of the time that others take, which the steps have at least, up to MAX_SLICE
+SHARE: Final = 0.25  # of the time that others take, which all steps have at least, up to MAX_SLICE
+_under_way: Final[set[Generator[None, None, object]]] = set()
 
 
 async def in_slices(steps: Steps[Result]) -> Result:
     """What the steps come to."""
     slice_ends = time.monotonic() + SLICE
-    while True:
-        try:
+    _under_way.add(steps)
+    try:
+        while True:
             next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        if (now := time.monotonic()) >= slice_ends:
-            await asyncio.sleep(0)
-            back = time.monotonic()
-            slice_ends = back + max(SLICE, min(SHARE * (back - now), MAX_SLICE))
+            if (now := time.monotonic()) >= slice_ends:
+                await asyncio.sleep(0)
+                back = time.monotonic()
+                share = SHARE * (back - now) / len(_under_way)
+                slice_ends = back + max(SLICE, min(share, MAX_SLICE))
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    finally:
+        _under_way.discard(steps)
 
 
 def at_one_go(steps: Steps[Result]) -> Result:

@@ -61,6 +61,25 @@ async def test_a_slice_is_longer_where_others_take_longer_but_not_without_end(
     work.cancel()
 
 
+async def test_many_at_once_do_not_make_each_others_slices_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def steps() -> Steps[None]:
+        for _ in range(100):
+            now[0] += 0.001
+            yield
+
+    works, turns = [asyncio.create_task(in_slices(steps())) for _ in range(8)], []
+    for _ in range(6):
+        began = now[0]
+        await asyncio.sleep(0)
+        turns.append(round(1000 * (now[0] - began)))
+    assert turns == [16] * 6
+    for work in works:
+        work.cancel()
+
+
 async def test_an_error_reaches_those_who_wait() -> None:
     def failing() -> Steps[None]:
         yield

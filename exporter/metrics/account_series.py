@@ -70,7 +70,7 @@ class AccountSeries:
 def _rendered(family: _Family, account: AccountView, kept: Kept | None) -> Kept:
     source = family.source(account)
     if kept and (kept[0] is source or kept[0] == source):
-        return kept
+        return source, kept[1], kept[2]  # the present source: the same one is compared at once
     if kept:
         names = kept[1]
     else:

@@ -19,8 +19,8 @@ class BusyError(Exception):
 class Renderer:
     """Renders one thing at a time: in slices on the event loop, and what cannot be sliced on a thread.
 
-    Requests for the same thing share a rendering until it begins. One that has not begun when the last of
-    them is cancelled is dropped.
+    Requests for the same thing share a rendering until it begins. It is dropped when the last of them is
+    cancelled.
     """
 
     def __init__(self, name: str) -> None:
@@ -44,8 +44,9 @@ class Renderer:
             return await asyncio.shield(rendering.task)
         finally:
             rendering.requests -= 1
-            if not rendering.requests and self._waiting.get(wanted) is rendering:
-                del self._waiting[wanted]
+            if not rendering.requests:
+                if self._waiting.get(wanted) is rendering:
+                    del self._waiting[wanted]
                 rendering.task.cancel()
 
     def close(self) -> None:
@@ -59,7 +60,7 @@ class Renderer:
 
 
 class _Rendering:
-    """A rendering that has not begun yet, and how many requests wait for it."""
+    """A rendering, and how many requests wait for it."""
 
     def __init__(self, task: asyncio.Task[bytes]) -> None:
         self.task = task

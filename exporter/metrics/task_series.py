@@ -78,7 +78,7 @@ class _Account:
             if known is None or known[0] != views:
                 lines = zip(*map(self._lines, views), strict=True)
                 known = views, ["".join(family).encode() for family in lines]
-            self._blocks[at] = known
+            self._blocks[at] = views, known[1]  # the present views: the same ones are compared at once
             yield known[1]
         if len(self._tasks) > len(tasks):  # some have left
             self._tasks = {view.spec.id: self._tasks[view.spec.id] for view in tasks}

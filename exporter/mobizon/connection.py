@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from exporter.mobizon.call import Call
 
 MAX_RECEIVED: Final = 128 * 1024  # bytes of an answer, with its status line, headers and framing
+GRACE: Final = 0.1  # seconds in which a connection may notice its time-out itself
 
 
 class ResponseTooLarge(OSError):  # noqa: N818 - what happened
@@ -109,7 +110,7 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         """Connect in a thread: looking up a name, for one, cannot be done otherwise."""
         self._connecting = True
-        failure = in_thread(self._connect, self.timeout or 0.0, self._abandoned)
+        failure = in_thread(self._connect, (self.timeout or 0.0) + GRACE, self._abandoned)
         self._connecting = False
         if failure:
             try:

@@ -79,13 +79,16 @@ async def test_what_nobody_waits_for_any_more_is_not_rendered(work: Work) -> Non
     assert work.begun == ["a", "c"]
 
 
-async def test_one_that_has_begun_is_finished_before_the_next_begins(work: Work) -> None:
-    running = work.ask("a")
+async def test_one_that_has_begun_is_dropped_with_the_last_who_wait_for_it(work: Work) -> None:
+    running, other = work.ask("a"), work.ask("a")
     await settled()
-    running.cancel()
     following = work.ask("b")
+    running.cancel()
     await settled()
-    assert work.begun == ["a"], "what it renders must not change meanwhile"
+    assert work.begun == ["a"], "somebody waits for it"
+    other.cancel()
+    await settled()
+    assert work.begun == ["a", "b"]
     work.go.release(2)
     assert await following == b"b"
 

@@ -32,7 +32,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def received(sock: socket.socket, timeout: float = SOON) -> bytes:
     wait_until_ready(sock.fileno(), timeout, writing=False)
-    return sock.recv(100)
+    return sock.recv(100_000)
 
 
 def nothing() -> None:
