@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+SUSPENDED: Final = 0.01  # seconds; less may be the time between the looks at the two clocks
 
 
 class Instant(NamedTuple):
@@ -34,6 +36,8 @@ class Clock:
     def read(self) -> Instant:
         """The present moment."""
         last, monotonic, wall = self._last, self._monotonic(), self._wall()
-        passed = max(monotonic - last.monotonic, wall - last.wall)
+        passed, by_wall = monotonic - last.monotonic, wall - last.wall
+        if by_wall > passed + SUSPENDED:
+            passed = by_wall
         self._last = Instant(monotonic, wall, last.elapsed + passed)
         return self._last

@@ -172,6 +172,19 @@ class TestClocks:
             assert at.elapsed == pytest.approx(counted, rel=1e-6, abs=1e-3)
             last = at
 
+    def test_the_time_between_the_looks_at_the_two_clocks_does_not_add_up(self) -> None:
+        now, looks = [0.0], [0]
+
+        def wall() -> float:
+            looks[0] += 1
+            return START + now[0] + looks[0] % 2 * 0.001  # later every second time
+
+        clock = Clock(lambda: now[0], wall)
+        for _ in range(10_000):
+            now[0] += 0.01
+            at = clock.read()
+        assert at.elapsed == pytest.approx(now[0], abs=0.01)
+
 
 class TestRestored:
     def test_readings_outlive_the_rotation_of_a_key_also_across_a_restart(self) -> None:
