@@ -19,6 +19,8 @@ from exporter.slices import Steps, in_slices
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from exporter.model import AccountView
+
 # Two formats, whatever a client asks for: each further one would be rendered by itself.
 _TEXT: Final = choose_encoder("text/plain; version=0.0.4")
 _OPENMETRICS: Final = choose_encoder("application/openmetrics-text; version=1.0.0")
@@ -51,13 +53,13 @@ class Exposition:
 
         async def begin() -> Callable[[], bytes]:
             began = time.monotonic()
-            self._collector.snapshot = await self._snapshot()
-
+            self._collector.snapshot = snapshot = await self._snapshot()
             openmetrics = content_type.startswith("application/openmetrics-text")
-            pieces = await in_slices(self._rendered(encode, openmetrics=openmetrics))
+            pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
 
             def packed() -> bytes:
-                body = pack(b"".join(pieces), compress=compress)
+                # the process's own metrics count its open files, which takes the longer the more there are
+                body = pack(b"".join([*pieces, encode(self._registry)]), compress=compress)
                 self._durations.append(time.monotonic() - began)
                 return body
 
@@ -65,15 +67,11 @@ class Exposition:
 
         return await self._renderer.render((content_type, compress), begin), content_type
 
-    def _rendered(
-        self, encode: Callable[[CollectorRegistry], bytes], *, openmetrics: bool
-    ) -> Steps[list[bytes]]:
-        accounts = self._collector.snapshot.accounts
+    def _rendered(self, accounts: tuple[AccountView, ...], *, openmetrics: bool) -> Steps[list[bytes]]:
         tasks = yield from self._tasks.render(accounts)
         yield
         others = yield from self._accounts.render(accounts, openmetrics=openmetrics)
-        yield
-        return [*tasks, *others, encode(self._registry)]
+        return [*tasks, *others]
 
     def close(self) -> None:
         """Let the thread end."""

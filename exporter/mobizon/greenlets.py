@@ -1,6 +1,6 @@
 """Code that waits, on the event loop: each piece is a greenlet, and while it waits, the loop goes on.
 
-Python runs one thread at a time. With a thread for each request, handing over takes longer than the requests.
+Python runs one thread at a time: hundreds that wait for answers would hold each other up, and scrapes.
 """
 
 from __future__ import annotations
