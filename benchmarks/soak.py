@@ -71,13 +71,13 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
         early, late = ([getattr(each, name) for each in part] for part in (middle, last))
         told = f"most of the second third {max(early)}, of the last {max(late)}"
         yield Figure(name, under, early + late, "", told)
-    closest, most = _closest(soaked.arrivals, soaked.held_up)
+    least, most = closest(soaked.arrivals, soaked.held_up)
     yield Figure("requests a second", under, [soaked.requests / minutes / 60], "", f"limit {SPEED}")
     yield Figure(
         "most requests of a key in a second", under, [most], "", f"limit {SPEED}, one more by jitter"
     )
     yield Figure(
-        "closest two requests of a key", under, [closest * 1000], "ms", f"{1000 / SPEED:g} ms less jitter"
+        "closest two requests of a key", under, [least * 1000], "ms", f"{1000 / SPEED:g} ms less jitter"
     )
     pauses = [1000 * (to - from_) for from_, to in soaked.held_up] or [0.0]
     told = (
@@ -92,19 +92,19 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
     )
 
 
-def _closest(arrivals: dict[str, list[float]], held_up: list[tuple[float, float]]) -> tuple[float, int]:
+def closest(arrivals: dict[str, list[float]], held_up: list[tuple[float, float]]) -> tuple[float, int]:
     """The least distance of two requests of one key, and the most requests in any second."""
-    closest, most = 1.0, 0
+    least, most = 1.0, 0
     ends = [to for _, to in held_up]
     for times in arrivals.values():
         first = 0
         for at, time_ in enumerate(times):
             if at and not _delayed(times[at - 1], held_up, ends):
-                closest = min(closest, time_ - times[at - 1])
+                least = min(least, time_ - times[at - 1])
             while time_ - times[first] >= 1.0:
                 first += 1
             most = max(most, at - first + 1)
-    return closest, most
+    return least, most
 
 
 def _delayed(arrival: float, held_up: list[tuple[float, float]], ends: list[float]) -> bool:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client.exposition import generate_latest
 
 import benchmarks.__main__ as command
-from benchmarks import accounts, link, report, scrapes, summary
+from benchmarks import accounts, link, report, scrapes, soak, summary
 from benchmarks.apis import Api, Apis
 from benchmarks.measured import account, exporting, scrape, serving
 from benchmarks.plain import registry, views
@@ -208,6 +208,12 @@ def test_behind_a_link_the_exporter_keeps_its_spacing_and_lost_packets_are_no_fa
     assert took
     assert took / answered > 0.06
     assert not any(value for _, value in samples.all("mobizon_api_request_failures_total"))
+
+
+def test_requests_that_an_api_saw_together_because_it_did_not_run_are_not_close() -> None:
+    arrivals = {"key": [1.0, 2.0, 3.5, 3.6, 5.0]}
+    assert soak.closest(arrivals, [])[0] == pytest.approx(0.1)
+    assert soak.closest(arrivals, [(2.9, 3.5)])[0] == pytest.approx(1.0)
 
 
 def _addresses() -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from exporter import slices
 from exporter.slices import Steps, at_one_go, in_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def counted(number: int, done: list[int]) -> Steps[str]:
@@ -16,6 +20,19 @@ def counted(number: int, done: list[int]) -> Steps[str]:
         done.append(at)
         yield
     return "result"
+
+
+def of_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], Callable[[], Steps[None]]]:
+    """The clock that slices are measured by, and work of a hundred steps of a millisecond each."""
+    now = [0.0]
+    monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def steps() -> Steps[None]:
+        for _ in range(100):
+            now[0] += 0.001
+            yield
+
+    return now, steps
 
 
 async def test_others_have_a_turn_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,14 +60,7 @@ async def test_what_takes_less_than_a_slice_is_done_at_one_go(monkeypatch: pytes
 async def test_a_slice_is_longer_where_others_take_longer_but_not_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    def steps() -> Steps[None]:
-        for _ in range(100):
-            now[0] += 0.001
-            yield
-
+    now, steps = of_a_millisecond(monkeypatch)
     work, taken = asyncio.create_task(in_slices(steps())), []
     for others_take in (0.0, 0.008, 0.016, 5.0, 0.0):
         began = now[0]
@@ -62,14 +72,7 @@ async def test_a_slice_is_longer_where_others_take_longer_but_not_without_end(
 
 
 async def test_many_at_once_do_not_make_each_others_slices_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    def steps() -> Steps[None]:
-        for _ in range(100):
-            now[0] += 0.001
-            yield
-
+    now, steps = of_a_millisecond(monkeypatch)
     works, turns = [asyncio.create_task(in_slices(steps())) for _ in range(8)], []
     for _ in range(6):
         began = now[0]

@@ -188,17 +188,23 @@ async def test_closing_waits_little_for_requests_that_hang_and_reports_them_no_m
     assert not any(request.done.done() for request in requests)
 
 
-async def test_nothing_is_sent_once_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also by a thread that comes back from the look-up of a name only then."""
-    resolving, resolved = threading.Event(), threading.Event()
+def look_ups_hang(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """The events that one has begun, and that they may all go on."""
+    begun, go_on = threading.Event(), threading.Event()
     resolve = socket.getaddrinfo
 
-    def slow(*arguments: Any, **named: Any) -> Any:
-        resolving.set()
-        assert resolved.wait(SOON)
+    def hanging(*arguments: Any, **named: Any) -> Any:
+        begun.set()
+        assert go_on.wait(SOON)
         return resolve(*arguments, **named)
 
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    return begun, go_on
+
+
+async def test_nothing_is_sent_once_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a thread that comes back from the look-up of a name only then."""
+    resolving, resolved = look_ups_hang(monkeypatch)
     with Peer(good) as peer:
         others = set(threading.enumerate())  # such as those of earlier tests
         sender = Sender(asyncio.get_running_loop())
@@ -215,14 +221,7 @@ async def test_nothing_is_sent_once_closed(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_look_up_that_hangs_is_a_time_out_and_what_it_was_for_is_never_sent(
     monkeypatch: pytest.MonkeyPatch, stuck: int
 ) -> None:
-    resolved = threading.Event()
-    resolve = socket.getaddrinfo
-
-    def hanging(*arguments: Any, **named: Any) -> Any:
-        assert resolved.wait(SOON)
-        return resolve(*arguments, **named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    _, resolved = look_ups_hang(monkeypatch)
     with Peer(good) as peer:
         async with working() as sender:
             began = time.monotonic()
@@ -265,14 +264,7 @@ async def test_what_hangs_while_it_connects_holds_its_place_among_the_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sender_module, "MAX_REQUESTS", 3)
-    resolved = threading.Event()
-    resolve = socket.getaddrinfo
-
-    def hanging(*arguments: Any, **named: Any) -> Any:
-        assert resolved.wait(SOON)
-        return resolve(*arguments, **named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    _, resolved = look_ups_hang(monkeypatch)
     with Peer(good) as peer:
         async with working() as sender:
             requests = [Sent(sender, api(peer.url, timeout=TIMEOUT)) for _ in range(9)]
