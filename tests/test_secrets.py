@@ -20,8 +20,8 @@ from exporter import output, simulator
 from exporter.cli import main
 from exporter.errors import ApiError, Reason
 from exporter.log import FORMATS, configure
+from exporter.mobizon.adapter import BoundedAdapter
 from exporter.mobizon.client import PATH
-from exporter.mobizon.connection import BoundedAdapter
 from exporter.mobizon.response import parse
 from exporter.model import Secret
 from exporter.simulator import Simulator, SimulatorThread

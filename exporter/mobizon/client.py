@@ -17,13 +17,11 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import requests
-from requests.structures import CaseInsensitiveDict
-
 from exporter import __version__
 from exporter.errors import ApiError, Reason, Scope
+from exporter.mobizon.adapter import BoundedAdapter, Request
 from exporter.mobizon.call import Body
-from exporter.mobizon.connection import BoundedAdapter, IdleConnectionClosed, ResponseTooLarge
+from exporter.mobizon.connection import IdleConnectionClosed, ResponseTooLarge
 from exporter.mobizon.masking import mask
 from exporter.mobizon.response import parse, printable
 
@@ -35,9 +33,9 @@ if TYPE_CHECKING:
 
 PATH: Final = "/service/taskqueue/getStatus"
 MAX_BODY: Final = 64 * 1024  # bytes of an answer
+MAX_HOSTS: Final = 64  # with idle connections; Mobizon has one for each country
 
 _HTTP_OK: Final = 200
-_MAX_HOSTS: Final = 64  # with idle connections; Mobizon has one for each country
 _REASONS_BY_STATUS: Final = {
     401: Reason.UNAUTHORIZED,
     403: Reason.UNAUTHORIZED,
@@ -74,7 +72,7 @@ class Client:
 
     def __init__(self, ca_file: str | None, proxy_url: str | None, connections: int) -> None:
         self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
-        self._adapter = BoundedAdapter(ca_file, connections, _MAX_HOSTS)
+        self._adapter = BoundedAdapter(ca_file, connections, MAX_HOSTS)
 
     def get_status(
         self,
@@ -141,19 +139,21 @@ class Client:
 
 def request_url(api: Api, key: str) -> str:
     """Where requests go; holds the key."""
-    return (
-        f"{api.url}{PATH}?{urllib.parse.urlencode({'output': 'json', 'api': 'v1', 'apiKey': key}, safe='*')}"
-    )
+    return api.url + _query(key)
 
 
-def _request(api: Api, key: str, task_id: int, call: Call) -> requests.PreparedRequest:
+def _query(key: str) -> str:
+    return f"{PATH}?output=json&api=v1&apiKey={urllib.parse.quote(key, safe='*')}"
+
+
+def _request(api: Api, key: str, task_id: int, call: Call) -> Request:
     # put together by hand, because requests takes as long to prepare one as to send it
-    request = requests.PreparedRequest()
-    request.method, request.url = "POST", request_url(api, key)
-    request.headers = CaseInsensitiveDict(_HEADERS)
+    request, url, query = Request(), urllib.parse.urlsplit(api.url), _query(key)
+    request.method, request.url = "POST", api.url + query
+    request.origin, request.target = (url.scheme, url.netloc), url.path + query
     request.body = body = Body(b"id=%d" % task_id)
+    request.headers = {**_HEADERS, "Content-Length": str(len(body))}
     body.call = call
-    request.prepare_content_length(body)
     return request
 
 

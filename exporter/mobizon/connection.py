@@ -1,7 +1,7 @@
 """Connections on which a time-out bounds connecting, and again the request with its whole answer.
 
 A time-out on each read never fires against a peer that sends a byte now and then, so each read gets what is
-left of a deadline. Everything here is done by public means of http.client, urllib3 and requests.
+left of a deadline. Everything here is done by public means of http.client and urllib3.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 from urllib3.util.connection import allowed_gai_family
 
@@ -95,7 +91,9 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, bounds))
 
 
-class _Connection(HTTPConnection):
+class Connection(HTTPConnection):
+    """A connection of urllib3 for greenlets; bodies of requests have to be a `Body`."""
+
     working: ClassVar[dict[tuple[str, int], str]] = {}  # the address of each host that answered last
     server_hostname: str | None = None
 
@@ -207,42 +205,5 @@ class _Connection(HTTPConnection):
         return sorted(addresses, key=lambda address: address != last)
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class BoundedAdapter(HTTPAdapter):
-    """The adapter of requests over connections that keep to their time-out; bodies have to be a `Body`."""
-
-    def __init__(self, ca_file: str | None, connections: int, hosts: int) -> None:
-        self._ca_file = ca_file or DEFAULT_CA_BUNDLE_PATH
-        super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """As in requests, with pools of ours."""
-        super().init_poolmanager(*args, ca_certs=self._ca_file, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """As in requests, with pools of ours."""
-        manager = super().proxy_manager_for(*args, ca_certs=self._ca_file, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-        return manager
-
-    def cert_verify(self, *_: Any) -> None:
-        """Do nothing: the pools know the authorities, and requests looks at the file at each request."""
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """As in requests, without what is not read here, such as cookies."""
-        response = requests.Response()
-        response.request = req
-        response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
-        return response
+class TlsConnection(Connection, HTTPSConnection):
+    """The same over TLS."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,7 +29,6 @@ from exporter.errors import ApiError, Reason, Scope
 from exporter.mobizon import client as client_module
 from exporter.mobizon.call import Call
 from exporter.mobizon.client import MAX_BODY, PATH, Client
-from exporter.mobizon.connection import BoundedAdapter
 from exporter.model import Reading
 from exporter.simulator import Simulator, SimulatorThread
 from tests.support.asking import (
@@ -131,19 +130,16 @@ def test_head_and_body_of_a_request_arrive_in_one_segment(authority: Authority, 
     assert tls or segments[0] == 1  # else it is those of the handshake, too
 
 
-def test_requests_of_one_account_at_the_same_time_do_not_mix(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_of_one_account_at_the_same_time_do_not_mix(client: Client) -> None:
     ids = [7, 80, 900, 123456789012]  # of as many lengths
-    prepared = threading.Barrier(len(ids))
+    all_there = threading.Barrier(len(ids))
 
-    def together(*arguments: Any, **named: Any) -> Any:
-        prepared.wait(SOON)  # nothing is sent before all are ready to be
-        return send(*arguments, **named)
+    def treat(visit: Visit) -> None:
+        visit.request()
+        all_there.wait(SOON)
+        visit.answer()
 
-    send = BoundedAdapter.send
-    monkeypatch.setattr(BoundedAdapter, "send", together)
-    with Peer(good) as peer:
+    with Peer(treat) as peer:
         settings = api(peer.url)
         under_way = [Asking(client, settings, task_id) for task_id in ids]
         assert [asking.outcome() for asking in under_way] == [Reading(40, 1, NOW)] * len(ids)
@@ -159,6 +155,16 @@ def test_accounts_that_share_a_client_send_each_its_own_key(client: Client) -> N
             ask(client, api(peer.url, key))
         queries = [parse_qs(urlsplit(head.split(b" ")[1].decode()).query) for head in peer.heads]
         assert [query["apiKey"] for query in queries] == [["first"], ["second"], ["first"]]
+
+
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_a_url_may_have_a_path(through_proxy: bool) -> None:
+    with Peer(good) as peer, Peer(proxying) as proxy:
+        with making(None, proxy.url if through_proxy else None) as client:
+            ask(client, f"{peer.url}/mobizon/kz")
+        target = (proxy if through_proxy else peer).heads[0].split(b" ")[1].decode()
+        assert urlsplit(target).path == f"/mobizon/kz{PATH}"
+        assert target.startswith(peer.url) == through_proxy
 
 
 def test_a_key_of_any_characters_arrives_as_it_is(client: Client) -> None:
@@ -374,6 +380,16 @@ def test_requests_share_a_connection(authority: Authority, tls: bool) -> None:
             assert ask(client, peer.url, task_id) == Reading(40, 1, NOW)
         assert peer.bodies == [b"id=%d" % task_id for task_id in range(1, 6)]
         assert peer.connections == 1
+
+
+def test_one_host_too_many_and_connections_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.mobizon.client.MAX_HOSTS", 2)
+    with ExitStack() as stack:
+        client = stack.enter_context(making())
+        peers = [stack.enter_context(Peer(good)) for _ in range(3)]
+        for peer in [peers[0], peers[1], peers[0], *peers, *peers]:
+            assert ask(client, peer.url) == Reading(40, 1, NOW)
+        assert [peer.connections for peer in peers] == [2, 2, 2]
 
 
 def test_a_connection_serves_on_after_an_answer_that_is_an_error(client: Client) -> None:
