@@ -38,18 +38,21 @@ def probe(path: Path, task_id: int, account_name: str | None) -> int:
     api = account.api
     client = Client(api.ca_file, api.proxy_url.reveal() if api.proxy_url else None, connections=1)
     received: list[RawResponse] = []
+
+    def ask() -> Reading:
+        try:
+            call = Call(api.timeout, lambda _: None, time.monotonic)
+            return client.get_status(api, task_id, call, received=received.append)
+        finally:
+            client.close()
+
     print(f"POST {request_url(api, MASK)}\nid={task_id}\n", flush=True)
     outcome: Reading | ApiError
     began = time.monotonic()
     try:
-        call = Call(api.timeout, lambda _: None, time.monotonic)
-        outcome = asyncio.run(
-            greenlets.run(lambda: client.get_status(api, task_id, call, received=received.append))
-        )
+        outcome = asyncio.run(greenlets.run(ask))
     except ApiError as error:
         outcome = error
-    finally:
-        client.close()
     took = time.monotonic() - began
     key = api.key.reveal()
     lines = _described(received[0], lambda text: mask(text, key)) if received else ["no answer"]

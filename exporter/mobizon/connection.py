@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
 from urllib3.util.connection import allowed_gai_family
 
-from exporter.mobizon.greenlets import GreenletSocket, in_thread, wait_until_ready
+from exporter.mobizon.greenlets import GreenletSocket, in_thread
 
 if TYPE_CHECKING:
     from exporter.mobizon.call import Call
@@ -58,29 +58,31 @@ class _Bounds:
 class _BoundedReader(io.RawIOBase):
     """Reads from a socket within bounds."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, bounds: _Bounds) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: Any, bounds: _Bounds) -> None:
         self._raw = raw
-        self._sock = sock
+        self._sock = sock  # a GreenletSocket; in the thread that connects still a socket
         self._bounds = bounds
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while True:
-            if not isinstance(self._sock, GreenletSocket):
-                self._sock.settimeout(self._bounds.seconds_left())
-            received = None  # as long as a GreenletSocket has nothing
-            with contextlib.suppress(ssl.SSLWantReadError):
-                received = self._raw.readinto(buffer)
-            if received is not None:
-                self._bounds.count(received)
-                return received
-            wait_until_ready(self._sock.fileno(), self._bounds.seconds_left(), writing=False)
+        if not isinstance(self._sock, GreenletSocket):
+            self._sock.settimeout(self._bounds.seconds_left())
+        while (received := self._read(buffer)) is None:
+            self._sock.wait_until_readable(self._bounds.seconds_left())
+        self._bounds.count(received)
+        return received
 
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+    def _read(self, buffer: Any) -> int | None:
+        """As `readinto`; None as long as a GreenletSocket has nothing."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            return self._raw.readinto(buffer)
+        return None
 
 
 class _Response(http.client.HTTPResponse):

@@ -77,26 +77,19 @@ def _settle(set_to: Callable[[Any], None], value: object) -> None:
         set_to(value)
 
 
-def wait_until_ready(fd: int, timeout: float, *, writing: bool) -> None:
-    """Wait, in a greenlet, until a descriptor can be read, or written; TimeoutError after so many seconds."""
-    loop = asyncio.get_running_loop()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    waiting = _current()
-    add(fd, waiting.switch)
-    try:
-        _pause(loop, waiting, timeout)
-    finally:
-        remove(fd)
-
-
 class GreenletSocket:
-    """A connected socket for code in a greenlet: where it would block, it waits on the event loop."""
+    """A connected socket for code in greenlets of one loop: where it would block, it waits on the loop."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._timeout = sock.gettimeout() or 0.0
-        self.fileno, self.close, self.makefile = sock.fileno, sock.close, sock.makefile
+        self._loop = asyncio.get_running_loop()
+        self._reader: Routine | None = None
+        self._watched = False  # for what comes; not while something lies there that nobody reads
+        self._closed = False
+        self.fileno, self.makefile = sock.fileno, sock.makefile
         sock.settimeout(0)
+        self._watch()
 
     def settimeout(self, timeout: float) -> None:
         """As of a socket, in seconds."""
@@ -110,7 +103,48 @@ class GreenletSocket:
             try:
                 left = left[self._sock.send(left) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                wait_until_ready(self.fileno(), until - time.monotonic(), writing=True)
+                self._wait_until_writable(until - time.monotonic())
+
+    def wait_until_readable(self, timeout: float) -> None:
+        """Wait, in a greenlet, until more can be read; TimeoutError after so many seconds."""
+        self._reader = _current()
+        if not self._watched:
+            self._watch()
+        try:
+            _pause(self._loop, self._reader, timeout)
+        finally:
+            self._reader = None
+            if self._closed:
+                self._unwatch()
+
+    def close(self) -> None:
+        """As of a socket: a file of it can be read on."""
+        self._closed = True
+        self._unwatch()
+        self._sock.close()
+
+    def _wait_until_writable(self, timeout: float) -> None:
+        waiting = _current()
+        self._loop.add_writer(self.fileno(), waiting.switch)
+        try:
+            _pause(self._loop, waiting, timeout)
+        finally:
+            self._loop.remove_writer(self.fileno())
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self.fileno(), self._readable)
+        self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._loop.remove_reader(self.fileno())
+            self._watched = False
+
+    def _readable(self) -> None:
+        if self._reader:
+            self._reader.switch()
+        else:
+            self._unwatch()  # else the loop would tell of it again and again
 
 
 def in_thread(

@@ -42,6 +42,7 @@ from tests.support.asking import (
     get_status,
     leading_to,
     making,
+    on_loop,
 )
 from tests.support.certificates import Authority
 from tests.support.peers import (
@@ -386,10 +387,11 @@ def test_one_host_too_many_and_connections_begin_anew(monkeypatch: pytest.Monkey
     monkeypatch.setattr("exporter.mobizon.client.MAX_HOSTS", 2)
     with ExitStack() as stack:
         client = stack.enter_context(making())
-        peers = [stack.enter_context(Peer(good)) for _ in range(3)]
-        for peer in [peers[0], peers[1], peers[0], *peers, *peers]:
-            assert ask(client, peer.url) == Reading(40, 1, NOW)
-        assert [peer.connections for peer in peers] == [2, 2, 2]
+        first, second, third = peers = [stack.enter_context(Peer(good)) for _ in range(3)]
+        for peer in [first, first, second, third, second]:
+            for path in ("", "/kz", "/ua"):
+                assert ask(client, peer.url + path) == Reading(40, 1, NOW)
+        assert [peer.connections for peer in peers] == [1, 2, 1]
 
 
 def test_a_connection_serves_on_after_an_answer_that_is_an_error(client: Client) -> None:
@@ -439,6 +441,27 @@ def test_an_idle_connection_holds_a_descriptor_and_one_of_a_closed_client_none(
                 assert leading_to(peer.port) == 1
         assert leading_to(peer.port) == 0
         assert peer.connections == 1
+
+
+def test_after_a_failure_a_closed_client_holds_no_idle_connection_either(client: Client) -> None:
+    """Although the failure, until garbage is collected, holds what the connection belongs to."""
+
+    def treat(visit: Visit) -> None:
+        while b"/slow" not in visit.request()[0]:
+            visit.answer()
+        visit.wait_until_gone()
+
+    gc.disable()
+    try:
+        with Peer(treat) as peer:
+            failing = Asking(client, api(f"{peer.url}/slow", timeout=0.2))
+            assert ask(client, peer.url) == Reading(40, 1, NOW)
+            assert failing.failure().reason is Reason.TIMEOUT
+            assert leading_to(peer.port) == 1
+            on_loop(client.close).result(SOON)
+            assert leading_to(peer.port) == 0
+    finally:
+        gc.enable()
 
 
 def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Visit], None]:

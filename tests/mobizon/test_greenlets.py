@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from exporter.mobizon.greenlets import GreenletSocket, in_thread, join_threads, run, wait_until_ready
+from exporter.mobizon.greenlets import GreenletSocket, in_thread, join_threads, run
 from tests.support.asking import until
 from tests.support.peers import SOON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
+Pair: TypeAlias = tuple[GreenletSocket, socket.socket]
 SHORT = 0.05  # seconds; a time-out that is to be met
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+async def pair() -> AsyncIterator[Pair]:
     near, far = socket.socketpair()
-    with near, far:
-        near.settimeout(SOON)
-        yield near, far
+    near.settimeout(SOON)
+    with far, closing(GreenletSocket(near)) as sock:
+        yield sock, far
 
 
-def received(sock: socket.socket, timeout: float = SOON) -> bytes:
-    wait_until_ready(sock.fileno(), timeout, writing=False)
-    return sock.recv(100_000)
+def received(sock: GreenletSocket, timeout: float = SOON) -> bytes:
+    sock.wait_until_readable(timeout)
+    return os.read(sock.fileno(), 100_000)
 
 
 def nothing() -> None:
@@ -45,19 +47,20 @@ async def test_what_a_function_returns_and_raises_comes_out() -> None:
         await run(lambda: 1 // 0)
 
 
-async def test_while_one_waits_others_go_on(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_while_one_waits_others_go_on(pair: Pair) -> None:
     near, far = pair
-    there = asyncio.create_task(run(partial(received, far)))
-    here = asyncio.create_task(run(partial(received, near)))
-    await asyncio.sleep(0)
-    far.send(b"to near")
-    assert await here == b"to near"
-    assert not there.done()
-    near.send(b"to far")
-    assert await there == b"to far"
+    with closing(GreenletSocket(far)) as end:
+        there = asyncio.create_task(run(partial(received, end)))
+        here = asyncio.create_task(run(partial(received, near)))
+        await asyncio.sleep(0)
+        end.sendall(b"to near")
+        assert await here == b"to near"
+        assert not there.done()
+        near.sendall(b"to far")
+        assert await there == b"to far"
 
 
-async def test_what_does_not_come_in_time_is_a_time_out(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_what_does_not_come_in_time_is_a_time_out(pair: Pair) -> None:
     near, far = pair
     with pytest.raises(TimeoutError):
         await run(partial(received, near, SHORT))
@@ -66,18 +69,17 @@ async def test_what_does_not_come_in_time_is_a_time_out(pair: tuple[socket.socke
 
 
 async def test_what_comes_together_with_the_time_out_ends_one_wait_only(
-    pair: tuple[socket.socket, socket.socket],
+    pair: Pair,
 ) -> None:
     near, far = pair
     ended = threading.Event()
 
-    def wait_twice() -> str:
+    def wait_twice() -> bytes:
         try:
-            received(near, SHORT)
-            first = "received"
+            first = received(near, SHORT)
         except TimeoutError:
-            first = "late"
-        wait_until_ready(far.fileno(), SOON, writing=False)
+            first = b"late"
+        assert received(near) == b"y"
         assert ended.is_set()
         return first
 
@@ -85,39 +87,37 @@ async def test_what_comes_together_with_the_time_out_ends_one_wait_only(
     await asyncio.sleep(0)
     far.send(b"x")
     time.sleep(2 * SHORT)  # noqa: ASYNC251 - the loop sees both at once
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns_of_the_loop()
     ended.set()
-    near.send(b"y")
-    assert await waiting == "received"
+    far.send(b"y")
+    assert await waiting == b"x"
 
 
-async def test_more_than_fits_is_sent_as_the_peer_reads(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_more_than_fits_is_sent_as_the_peer_reads(pair: Pair) -> None:
     near, far = pair
     data = bytes(range(256)) * 10_000
-    sending = asyncio.create_task(run(lambda: GreenletSocket(near).sendall(data)))
+    sending = asyncio.create_task(run(lambda: near.sendall(data)))
     await asyncio.sleep(0)
     assert not sending.done()
     read = bytearray()
-    while len(read) < len(data):
-        read += await run(partial(received, far))
+    with closing(GreenletSocket(far)) as end:
+        while len(read) < len(data):
+            read += await run(partial(received, end))
     await sending
     assert read == data
 
 
 async def test_sending_to_a_peer_that_does_not_read_is_a_time_out(
-    pair: tuple[socket.socket, socket.socket],
+    pair: Pair,
 ) -> None:
-    near, _ = pair
-    sock = GreenletSocket(near)
+    sock, _ = pair
     sock.settimeout(SHORT)
     with pytest.raises(TimeoutError):
         await run(lambda: sock.sendall(bytes(10_000_000)))
 
 
-async def test_the_time_out_is_for_all_that_is_sent(pair: tuple[socket.socket, socket.socket]) -> None:
-    near, far = pair
-    sock = GreenletSocket(near)
+async def test_the_time_out_is_for_all_that_is_sent(pair: Pair) -> None:
+    sock, far = pair
     sock.settimeout(4 * SHORT)
     far.setblocking(False)
     sending = asyncio.create_task(run(lambda: sock.sendall(bytes(100_000_000))))
@@ -131,7 +131,7 @@ async def test_the_time_out_is_for_all_that_is_sent(pair: tuple[socket.socket, s
     assert time.monotonic() - began < 2
 
 
-async def test_cancelled_it_ends_where_it_waits(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_cancelled_it_ends_where_it_waits(pair: Pair) -> None:
     near, far = pair
     ended: list[str] = []
 
@@ -149,6 +149,83 @@ async def test_cancelled_it_ends_where_it_waits(pair: tuple[socket.socket, socke
     assert ended == ["here"]
     far.send(b"x")
     assert await run(partial(received, near)) == b"x"
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_what_nobody_waits_for_is_told_once_and_can_still_be_read(pair: Pair) -> None:
+    near, far = pair
+    far.send(b"unasked")
+    await turns_of_the_loop()
+    assert not asyncio.get_running_loop().remove_reader(near.fileno())
+    assert await run(partial(received, near)) == b"unasked"
+    assert asyncio.get_running_loop().remove_reader(near.fileno())
+
+
+async def test_what_comes_while_it_sends_waits_until_it_is_read(pair: Pair) -> None:
+    near, far = pair
+    data = bytes(1_000_000)
+
+    def talk() -> bytes:
+        near.sendall(data)
+        return received(near)
+
+    talking = asyncio.create_task(run(talk))
+    await asyncio.sleep(0)
+    far.send(b"early")
+    await turns_of_the_loop()
+    far.settimeout(SOON)
+    left = len(data)
+    while left:
+        left -= len(await asyncio.to_thread(far.recv, left))
+    assert await talking == b"early"
+    assert not asyncio.get_running_loop().remove_writer(near.fileno())
+
+
+async def test_what_comes_later_does_not_wake_who_waits_for_something_else(pair: Pair) -> None:
+    near, far = pair
+    working, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        working.set()
+        assert done.wait(SOON)
+
+    def read_and_work() -> BaseException | None:
+        received(near)
+        return in_thread(work, SOON, nothing)
+
+    waiting = asyncio.create_task(run(read_and_work))
+    far.send(b"x")
+    await until(working.is_set)
+    far.send(b"later")
+    await turns_of_the_loop()
+    assert not waiting.done()
+    done.set()
+    assert await waiting is None
+
+
+async def test_a_closed_socket_is_not_watched(pair: Pair) -> None:
+    near, _ = pair
+    number = near.fileno()
+    near.close()
+    assert not asyncio.get_running_loop().remove_reader(number)
+    near.close()
+
+
+async def test_what_is_read_after_closing_is_not_watched_any_longer(pair: Pair) -> None:
+    """As the rest of an answer after which the server closes the connection."""
+    near, far = pair
+    number, file = near.fileno(), near.makefile("rb", buffering=0)
+    near.close()
+    reading = asyncio.create_task(run(partial(received, near)))
+    await asyncio.sleep(0)
+    far.send(b"rest")
+    assert await reading == b"rest"
+    assert not asyncio.get_running_loop().remove_reader(number)
+    file.close()
 
 
 async def test_the_loop_goes_on_while_a_thread_works() -> None:
@@ -193,6 +270,6 @@ def test_what_a_thread_does_after_the_loop_is_closed_is_abandoned_too() -> None:
     assert abandoned.is_set()
 
 
-async def test_nothing_waits_outside_a_greenlet(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_nothing_waits_outside_a_greenlet(pair: Pair) -> None:
     with pytest.raises(RuntimeError, match="outside a greenlet"):
         received(pair[0])

@@ -85,6 +85,25 @@ async def test_a_failure_is_reported_as_an_error_of_ours(treat: Callable[[Visit]
             assert (error.__traceback__, error.__context__) == (None, None)
 
 
+async def test_a_connection_that_was_closed_a_moment_ago_is_not_used_again() -> None:
+    close, closed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def treat(visit: Visit) -> None:
+        visit.request()
+        visit.answer()
+        assert close.acquire(timeout=SOON)
+        visit.sock.shutdown(socket.SHUT_RDWR)
+        closed.release()
+
+    with Peer(treat) as peer:
+        async with working() as sender:
+            for _ in range(3):
+                assert isinstance(await Sent(sender, api(peer.url)).outcome(), Reading)
+                close.release()
+                assert closed.acquire(timeout=SOON)  # while the loop has no turn
+        assert peer.connections == 3
+
+
 async def test_many_requests_are_under_way_at_once() -> None:
     number = 60
     together = threading.Barrier(number)

@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.errors import ApiError
 from exporter.mobizon import greenlets
@@ -22,7 +23,9 @@ from tests.support.peers import SOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from concurrent.futures import Future
 
+    T = TypeVar("T")
 
 KEY = DEMO_KEY
 NOW = 1767225600.0
@@ -32,32 +35,36 @@ def api(url: str, key: str = KEY, timeout: float = SOON, **settings: Any) -> Api
     return Api(url, Secret(key), timeout=timeout, **settings)
 
 
+@cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """The one on which the clients of all tests work, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="asking", daemon=True).start()
+    return loop
+
+
+def on_loop(function: Callable[[], T]) -> Future[T]:
+    """What a function comes to in a greenlet there."""
+    return asyncio.run_coroutine_threadsafe(greenlets.run(function), event_loop())
+
+
 def get_status(client: Client, settings: Api, task_id: int, call: Call) -> Reading:
-    """On an event loop of its own."""
-    return asyncio.run(greenlets.run(lambda: client.get_status(settings, task_id, call, lambda: NOW)))
+    return on_loop(lambda: client.get_status(settings, task_id, call, lambda: NOW)).result(SOON)
 
 
 class Asking:
-    """A request under way in a thread of its own."""
+    """A request under way."""
 
     def __init__(self, client: Client, settings: Api, task_id: int = 7) -> None:
         self.sent: list[float] = []
-        self.call = Call(settings.timeout, self.sent.append, time.monotonic)
-        self._outcome: Reading | ApiError | BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(client, settings, task_id), name="asking")
-        self._thread.start()
-
-    def _run(self, client: Client, settings: Api, task_id: int) -> None:
-        try:
-            self._outcome = get_status(client, settings, task_id, self.call)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test shall see it
-            self._outcome = error
+        call = Call(settings.timeout, self.sent.append, time.monotonic)
+        self._reading = on_loop(lambda: client.get_status(settings, task_id, call, lambda: NOW))
 
     def outcome(self) -> Reading | ApiError:
-        self._thread.join(SOON)
-        assert not self._thread.is_alive(), "the request did not end"
-        assert isinstance(self._outcome, Reading | ApiError), self._outcome
-        return self._outcome
+        try:
+            return self._reading.result(SOON)
+        except ApiError as error:
+            return error
 
     def failure(self) -> ApiError:
         outcome = self.outcome()
@@ -100,7 +107,7 @@ def making(ca_file: str | None = None, proxy_url: str | None = None) -> Iterator
     try:
         yield client
     finally:
-        client.close()
+        on_loop(client.close).result(SOON)
 
 
 class Sent:
