@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from bisect import bisect_left
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from benchmarks.apis import HEARTBEAT, Api, Apis
 from benchmarks.measured import REQUESTS, Probe, exporting, scrape
 from benchmarks.report import Figure
 from benchmarks.soak_events import KEYS, Events
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +65,7 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:  # noqa: A
     settled = [each for each in seen if each.at >= minutes / 3]
     middle, last = settled[: len(settled) // 2], settled[len(settled) // 2 :]
     before = max(each.memory for each in middle)
-    under = f"{minutes:g} minutes at {SPEED} times the speed, {TASKS} tasks that come and go"
+    under = f"{minutes:g} minutes at {SPEED} times the speed, {TASKS} tasks that come and go, over TLS"
     yield Figure("resident memory", under, [each.memory for each in settled], "MB")
     grown = max(each.memory for each in last) - before
     yield Figure("most of the last third, above the most of the second", under, [grown], "MB", "limit 0.5 MB")
@@ -116,18 +118,22 @@ def _delayed(arrival: float, held_up: list[tuple[float, float]], ends: list[floa
 def _soak(minutes: float, hurry: float) -> Soaked:
     seen: list[Seen] = []
     api = Api(KNOWN, KEYS, (0.02, 0.3), interval=1 / SPEED, eventful=True, history=1_000_000)
-    with Apis([api]) as apis, tempfile.TemporaryDirectory() as temp:
+    with ExitStack() as stack:
+        temp = stack.enter_context(tempfile.TemporaryDirectory())
         folder, first = Path(temp), itertools.count(1)
+        authority = Authority(folder)
+        apis = stack.enter_context(Apis([api], authority.server().files))
 
         def listed() -> str:
             start = next(first)
             interval = f"{1000 // SPEED}ms"
-            return json.dumps(
-                {
-                    "api": {"url": apis.urls[0], "key_file": f"{temp}/key", "request_interval": interval},
-                    "tasks": list(range(start, start + TASKS)),
-                }
-            )
+            settings = {
+                "url": apis.urls[0],
+                "ca_file": str(authority.cert),
+                "key_file": f"{temp}/key",
+                "request_interval": interval,
+            }
+            return json.dumps({"api": settings, "tasks": list(range(start, start + TASKS))})
 
         (folder / "key").write_text(KEYS[-1])
         flags = (
