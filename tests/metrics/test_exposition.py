@@ -246,6 +246,31 @@ def test_what_has_not_changed_of_an_account_is_not_formatted_again(monkeypatch: 
     assert rendered(series.render((), openmetrics=False)).count("mobizon_up") == 2
 
 
+async def test_after_a_reload_views_that_are_no_other_than_before_are_compared_once() -> None:
+    compared = 0
+
+    class Labels(dict[str, str]):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = None
+
+    async def snapshot() -> Snapshot:
+        return Snapshot((account(view),))
+
+    exposition = Exposition(snapshot)
+    for _ in range(2):
+        view = TaskView(TaskSpec(1, labels=Labels(team="crm")))
+        await exposition.render("text/plain", compress=False)
+    assert compared
+    compared = 0
+    await exposition.render("text/plain", compress=False)
+    assert not compared
+    exposition.close()
+
+
 @pytest.mark.parametrize("shape", [(1, 10_000), (1000, 10)], ids=["tasks", "accounts"])
 def test_rendering_stops_every_few_lines(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the loop, on which it is done, can send requests in between."""
