@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,12 +105,18 @@ def test_every_query_of_five_hundred_tasks_over_six_hours_is_cheap(tmp_path: Pat
     recorded.record(samples, Exporter("mobizon", [Account(mixed(500))], watched=6 * 3600))
     took = {}
     with recorded.prometheus(tmp_path, samples) as server:
-        screen = Screen(server, recorded.END)
+
+        def cpu_of(query: Callable[[], object]) -> float:
+            before = server.cpu_seconds()  # of the processor, which nothing else on this machine can delay
+            query()
+            return server.cpu_seconds() - before
+
+        screen, began = Screen(server, recorded.END), recorded.END - 6 * 3600
+        plain = partial(server.query_range, "sum(rate(mobizon_task_progress[30m]))", began, recorded.END, 30)
+        peer = min(cpu_of(plain) for _ in range(5))
         for name, dashboard in grafana.DASHBOARDS.items():
             for panel in grafana.all_panels(dashboard):
-                before = server.cpu_seconds()
-                screen.show(panel)
-                # Of the processor, which nothing else on this machine can delay.
-                took[f"{name}: {panel['title']}"] = (server.cpu_seconds() - before) / len(panel["targets"])
-    print({name: round(seconds, 3) for name, seconds in took.items() if seconds > 0.05})
-    assert max(took.values()) < 3.0  # 0.5 to 1.4, as fast as the machine is today
+                queries = len(panel["targets"])
+                took[f"{name}: {panel['title']}"] = cpu_of(partial(screen.show, panel)) / queries / peer
+    print({name: round(times, 1) for name, times in took.items() if times > 1})
+    assert max(took.values()) < 25  # 6 to 9; ranked anew at every step a hundred
