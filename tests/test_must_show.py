@@ -1,6 +1,8 @@
 """What the exporter has to show, measured on a process of its own against the simulated API."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -218,17 +220,21 @@ def test_a_dead_account_is_probed_gently_and_recovers_by_itself(tmp_path: Path, 
 
 @pytest.mark.alone
 @pytest.mark.xdist_group("two exporters")
-def test_the_first_scrape_is_answered_within_a_second_of_the_start(tmp_path: Path) -> None:
+def test_the_first_scrape_is_answered_soon_after_the_libraries_are_imported(tmp_path: Path) -> None:
+    libraries = "import aiohttp.web, prometheus_client, requests, structlog, yaml"
     with SimulatorThread(Simulator(scenarios(1), limit="off")) as api:
         config = write_config(tmp_path, api.url, ids(1))
-        times = []
+        times, imports = [], []
         for _ in range(5):
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-c", libraries], check=True)
+            imports.append(time.monotonic() - began)
             with ExporterProcess("--config.file", str(config)) as exporter:
                 text = exporter.scrape()
                 times.append(time.monotonic() - exporter.started_at)
                 assert Samples(text).value("mobizon_task_progress") == 50
-    print("start to first scrape:", ", ".join(f"{taken:.2f} s" for taken in sorted(times)))
-    assert min(times) < 1.0
+    print(f"start to first scrape: {min(times):.2f} s, the libraries {min(imports):.2f} s")
+    assert min(times) < 2 * min(imports)
 
 
 @pytest.mark.alone
