@@ -57,7 +57,7 @@ def test_a_peer_that_asks_for_all_on_a_scrape_has_one_task_in_ten_answered(kind:
     ):
         for number in range(1, 4):
             if simulator.requests:  # until the limit allows one again
-                time.sleep(max(0.0, simulator.requests[-1].at + 0.51 - simulator._clock()))
+                time.sleep(max(0.0, simulator.requests[-1].at + 0.51 - time.monotonic()))
             samples = Samples(scrape(url, 10)[0])
             read = [labels["task_id"] for labels, _ in samples.all("mobizon_task_progress")]
             assert read == ["1"] if kind == "in-turn" else len(read) == 1

@@ -589,7 +589,7 @@ def test_the_settings_of_the_web_configuration_are_documented() -> None:
     named = {name for setting, _ in rows for name in in_code(setting)}
     known = {*TlsSettings.__slots__, *webconfig.WebConfigFile.__slots__} - {"tls_server_config"}
     assert named == known
-    assert all(kind in TEXTS["docs/security.md"] for kind in webconfig._AUTH_TYPES)
+    assert all(kind in TEXTS["docs/security.md"] for kind in webconfig.AUTH_TYPES)
 
 
 FIGURES = [

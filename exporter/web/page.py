@@ -39,7 +39,7 @@ HEADERS: Final[Mapping[str, str]] = {
 """Headers to send the page with, in addition to `Content-Language`."""
 
 # Trouble is on top; a test sees to it that no state is left out.
-_ORDER: Final = ("rejected", "not_found", "unknown", "in_progress", "waiting", "completed")
+STATE_ORDER: Final = ("rejected", "not_found", "unknown", "in_progress", "waiting", "completed")
 GROUPS: Final = ("attention", "in_progress", "waiting", "unread", "completed")
 STALLED_AFTER: Final = 1800.0  # seconds without progress, as the alert MobizonTaskStalled has it
 UNCHANGED_AFTER: Final = 300.0  # from when on the page says that a task does not move
@@ -152,7 +152,7 @@ def render(  # noqa: PLR0913 - all but the first are keywords
         shown=len(shown),
         groups=[(group, [row for row in shown if row.group == group]) for group in GROUPS],
         attention=sum(row.group == "attention" for row in rows),
-        states=[(state, states[state]) for state in _ORDER],
+        states=[(state, states[state]) for state in STATE_ORDER],
         query=query.strip(),
         static=static_files(),
         version=version,

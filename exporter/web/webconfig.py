@@ -36,7 +36,7 @@ Users = NewType("Users", dict[str, Secret])
 
 # OpenSSL has older ones too, but at its default security level no handshake succeeds with them
 _VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-_AUTH_TYPES: Final = {
+AUTH_TYPES: Final = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
@@ -156,8 +156,8 @@ def _one_of(known: Mapping[str, T], value: Any) -> T:
 
 def _auth_type(value: Any) -> ssl.VerifyMode:
     if value in ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"):
-        raise ValueError(f"{value} would not verify certificates: use {' or '.join([*_AUTH_TYPES][1:])}")
-    return _one_of(_AUTH_TYPES, value)
+        raise ValueError(f"{value} would not verify certificates: use {' or '.join([*AUTH_TYPES][1:])}")
+    return _one_of(AUTH_TYPES, value)
 
 
 def _suite(value: Any) -> Suite:

@@ -186,7 +186,7 @@ def test_every_language_says_everything_and_fills_in_the_same() -> None:
 
 def test_every_text_is_used_and_every_state_and_reason_has_its_texts() -> None:
     english = texts("en")
-    assert set(english["state"]) == set(STATES) == set(page._ORDER)
+    assert set(english["state"]) == set(STATES) == set(page.STATE_ORDER)
     assert {reason.value for reason in Reason} <= set(english["what"])
     assert set(english["what"]) == set(english["do"])
     assert set(english["group"]) == set(page.GROUPS)
