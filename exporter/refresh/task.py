@@ -86,7 +86,7 @@ class TaskState:
             self.speed = speed if self.speed is None else self.speed + weight * (speed - self.speed)
         if reading.final:
             self.finished_at = reading.taken_at
-        if self.first_read_at is None:
+        if old is None and self.first_read_at is None:
             self.first_read_at = reading.taken_at
         self.reading, self.read_at, self.restored, self.served = reading, at.elapsed, False, True
         self.failure, self.failing_since, self.not_found = None, math.inf, 0

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from exporter.errors import Reason
-from exporter.model import Account, AccountView, Reading, Status
-from tests.support.fakes import World, account, failure, reading
+from exporter.model import Account, AccountView, Reading, Remembered, Status
+from exporter.refresh.statefile import identity
+from tests.support.fakes import START, World, account, failure, reading
 
 COMPLETED, REJECTED = Status.COMPLETED, Status.REJECTED
 
@@ -158,6 +159,28 @@ class TestOutcomes:
         new.loop.advance(15)
         assert new.view().finished[COMPLETED] == 1
         assert new.view().task_durations[COMPLETED].seconds == pytest.approx(1000)
+
+    def test_one_whose_first_reading_is_not_known_counts_without_a_duration(self) -> None:
+        world = World(account(1))
+        restored = Remembered(Reading(40, 1, START - 100), START - 200, None)
+        world.refresher.restore({identity(account(1)): {1: restored}})
+        for answer in (reading(), reading(100, 2)):
+            world.api.answer = lambda *_, answer=answer: answer
+            world.scrape()
+            world.loop.advance(15)
+        assert world.view().finished[COMPLETED] == 1
+        assert sum(world.view().task_durations[COMPLETED].counts) == 0
+
+    def test_a_clock_that_was_set_back_takes_nothing_off_the_durations(self) -> None:
+        world = World(account(1))
+        world.scrape()
+        world.loop.advance(15)
+        world.loop.wall_offset = -3600.0
+        world.api.answer = lambda *_: reading(100, 2)
+        world.scrape()
+        world.loop.advance(15)
+        known = world.view().task_durations[COMPLETED]
+        assert (sum(known.counts), known.seconds) == (1, 0.0)
 
     def test_a_task_that_has_left_the_list_meanwhile_does_not_count(self) -> None:
         world = World(account(1))
