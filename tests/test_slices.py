@@ -61,6 +61,8 @@ async def test_a_slice_is_longer_where_others_take_longer_but_not_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, steps = of_a_millisecond(monkeypatch)
+    for _ in range(3):
+        await in_slices(steps())  # which shares no time any more
     work, taken = asyncio.create_task(in_slices(steps())), []
     for others_take in (0.0, 0.008, 0.016, 5.0, 0.0):
         began = now[0]

@@ -79,7 +79,8 @@ class TestAsks:
         assert (account.due(), account.next_start()) == (3, 1000.0)
 
     def test_before_there_is_a_list_nothing_is_active(self) -> None:
-        assert Schedule(budget()).active == 0
+        schedule = Schedule(budget())
+        assert (schedule.active, schedule.ask(0.0), schedule.next_start(0.0)) == (0, 1, None)
 
     def test_asks_share_a_number_until_a_request_starts(self) -> None:
         account = Account(2, asked=False)
@@ -284,6 +285,15 @@ class TestList:
         assert not account.schedule.backing_off
         assert account.schedule.backing_off_since == math.inf
 
+    def test_a_task_that_was_restored_as_finished_while_it_was_asked_about_stays_so(self) -> None:
+        account = Account(2)
+        request = account.start()
+        final = Remembered(Reading(100, 2, account.at.wall), account.at.wall, account.at.wall)
+        account.schedule.restore({1: final}, account.at)
+        account.finish(request, Reason.TIMEOUT)
+        assert account.schedule.active == 1
+        assert account.schedule.tasks[1].reading == final.reading
+
     def test_a_restored_task_takes_its_turn_by_the_age_of_its_reading(self) -> None:
         account = Account(3)
         for task_id, age in ((1, 10.0), (2, 30.0)):
@@ -449,8 +459,11 @@ class TestOutlook:
 
     @pytest.mark.parametrize("in_flight", [0, 1, 3])
     @pytest.mark.parametrize("backing_off", [0, 2])
-    def test_what_it_leaves_out_changes_no_decision(self, in_flight: int, backing_off: int) -> None:
-        account = Account(20)
+    @pytest.mark.parametrize("interval", [0.5, 1.0])
+    def test_what_it_leaves_out_changes_no_decision(
+        self, in_flight: int, backing_off: int, interval: float
+    ) -> None:
+        account = Account(20, key=budget(interval))
         for _ in range(backing_off):
             account.make(Reason.API_ERROR)
         for _ in range(in_flight):

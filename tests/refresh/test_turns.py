@@ -22,7 +22,7 @@ class Due:
         self._tasks: dict[TaskState, str] = {}
 
     def add(
-        self, name: str, asked_at: float = -math.inf, *, retry_at: float | None = None, first: bool = False
+        self, name: str, asked_at: float = -math.inf, *, retry_at: float | None = None, **place: bool
     ) -> None:
         """Make a task due; it is in back-off if there is a time for it to be tried again."""
         task = TaskState(TaskSpec(len(self._tasks) + 1), 0)
@@ -30,7 +30,7 @@ class Due:
         if retry_at is not None:
             task.delay, task.retry_at = 5.0, retry_at
         self._tasks[task] = name
-        self.turns.add(task, first=first)
+        self.turns.add(task, **place)
 
     def withdraw(self, task: TaskState) -> str:
         """Make it not due any more; its name."""
