@@ -134,7 +134,7 @@ class AccountState:
         return AccountView(
             name=settings.name,
             url=settings.api.url,
-            up=schedule.backoff.up if active else None,
+            up=schedule.backoff.up,
             backing_off=schedule.backing_off and active > 0,
             interval=settings.api.request_interval,
             spacing=schedule.budget.pacer.spacing,
