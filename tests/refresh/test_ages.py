@@ -42,14 +42,32 @@ class TestServiceLost:
         read(world, scrapes=2)
         assert states(world) == {"in_progress"}
 
-    def test_a_long_list_is_stale_after_two_full_refreshes(self) -> None:
-        world = World(account(500), stale_after=300.0)
+    @pytest.mark.parametrize("reason", [Reason.CONNECTION_ERROR, Reason.RATE_LIMITED])
+    @pytest.mark.parametrize(("tasks", "interval"), [(500, 1.0), (250, 2.0)])
+    def test_a_long_list_is_stale_after_two_full_refreshes(
+        self, reason: Reason, tasks: int, interval: float
+    ) -> None:
+        world = World(account(tasks, interval=interval), stale_after=300.0)
         read(world, scrapes=70)
-        down(world)
+        down(world, reason)
         lost = world.loop.now
         while world.loop.now < lost + 980:
             read(world)
             assert states(world) == {"in_progress"}
+        read(world, scrapes=6)  # an outage of refusals is one after 16
+        assert states(world) == {"unknown"}
+
+    def test_a_full_refresh_is_reckoned_with_the_spacing_in_force(self) -> None:
+        world = World(account(20), stale_after=30.0)
+        world.api.answer = lambda _, task_id: reading() if task_id % 2 else failure(Reason.RATE_LIMITED)
+        read(world, scrapes=20)
+        full_refresh = 20 * world.view().spacing
+        assert full_refresh > 40
+        down(world)
+        stale_at = world.loop.now + 2 * full_refresh
+        while world.loop.now < stale_at - 15:
+            read(world)
+            assert {task.state for task in world.view().tasks[::2]} == {"in_progress"}
         read(world, scrapes=3)
         assert states(world) == {"unknown"}
 
@@ -113,11 +131,12 @@ class TestClocks:
     @pytest.mark.parametrize("final", [False, True])
     def test_the_age_that_is_shown_is_right_after_a_clock_is_set_back(self, *, final: bool) -> None:
         world = World(account(1))
+        world.loop.advance(100)
         world.api.answer = lambda *_: reading(100, 2) if final else reading()
         read(world)
         (view,) = world.view().tasks
-        before = view.age(world.loop.wall())
-        assert before is not None
+        before = view.age(world.loop.wall()) or 0.0
+        assert before == pytest.approx(14.9)
         world.loop.wall_offset -= HOUR
         world.loop.advance(60)
         (view,) = world.view().tasks

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.errors import ApiError, Reason, Scope
-from exporter.model import Reading, Remembered, Secret, TaskSource
+from exporter.model import Failure, Reading, Remembered, Secret, TaskSource
 from exporter.refresh.outlook import Outlook
 from exporter.refresh.schedule import Schedule
 from exporter.refresh.statefile import Memory, fingerprint
@@ -329,7 +329,7 @@ class TestSlowDownWhenTold:
         world.api.answer = lambda *_: failure(Reason.RATE_LIMITED)
         world.scrape()
         world.loop.advance(2)
-        assert world.view().spacing > 1.0
+        assert world.view().spacing > world.view().interval == 1.0
         assert world.view().failures[Reason.RATE_LIMITED] == len(world.api.sent)
 
     def test_retry_after_is_honoured(self) -> None:
@@ -596,6 +596,7 @@ class TestFailSmall:
         world.api.answer = lambda *_: reading()
         before = account(2)
         world.apply(replace(before, api=replace(before.api, url="https://other.example")))
+        assert (world.view().url, world.view().failure) == ("https://other.example", None)
         scrape = world.scrape()
         world.loop.advance(9)
         assert scrape.took < 3
@@ -696,6 +697,7 @@ class TestPlumbing:
         assert not any(task.failure for task in view.tasks)
         assert not any(view.failures.values())
         assert (view.up, view.failure, view.backing_off) == (True, None, False)
+        assert world.finished == []
         world.loop.advance(9)
         assert world.api.asked() == [1, 1, 2, 3], "it keeps its turn"
         assert min(gaps(world.api)) >= 1
@@ -1002,9 +1004,7 @@ class TestWhatIsShown:
         world.api.answer = lambda *_: failure(Reason.UNAUTHORIZED)
         world.scrape()
         world.loop.advance(10)
-        trouble = world.view().failure
-        assert trouble
-        assert (trouble.reason, trouble.since) == (Reason.UNAUTHORIZED, START + 0.1)
+        assert world.view().failure == Failure(Reason.UNAUTHORIZED, "told by a test", START + 0.1)
         world.api.answer = lambda *_: reading()
         world.scrape()
         world.loop.advance(60)
@@ -1017,6 +1017,7 @@ class TestWhatIsShown:
         world.scrape()
         world.loop.advance(1)
         assert world.view().up is False
+        assert world.view().failure
 
     def test_an_answer_about_the_task_alone_says_that_the_account_is_served(self) -> None:
         world = World(account(1))
@@ -1039,11 +1040,14 @@ class TestWhatIsShown:
         world.loop.advance(5)
         assert world.view().up is True
 
-    def test_an_account_that_is_down_is_so_no_longer_when_its_last_active_task_has_left(self) -> None:
+    @pytest.mark.parametrize("reason", [Reason.UNAUTHORIZED, Reason.RATE_LIMITED])
+    def test_an_account_that_is_down_is_so_no_longer_when_its_last_active_task_has_left(
+        self, reason: Reason
+    ) -> None:
         world = World(account(2))
-        world.api.answer = lambda *_: failure(Reason.UNAUTHORIZED)
+        world.api.answer = lambda *_: failure(reason)
         world.scrape()
-        world.loop.advance(5)
+        world.loop.advance(60)
         assert (world.view().up, world.view().backing_off) == (False, True)
         world.apply(account([]))
         view = world.view()
@@ -1053,7 +1057,7 @@ class TestWhatIsShown:
         assert (world.view().up, world.view().failure) == (None, None)
         world.scrape()
         world.loop.advance(5)
-        assert world.view().up is False
+        assert (world.view().up, world.view().backing_off) == (False, True)
 
     def test_a_new_key_is_not_known_to_be_served_before_its_first_answer(self) -> None:
         world = World(account(2, key="A" * 40))
@@ -1152,6 +1156,19 @@ class TestLogs:
         assert [entry["event"] for entry in logs] == [
             "API unavailable for account",
             "API available again for account",
+        ]
+
+    def test_an_account_is_available_again_with_an_answer_that_is_about_a_task_alone(self) -> None:
+        world = World(account(1))
+        with capture_logs() as logs:
+            for reason in (Reason.UNAUTHORIZED, Reason.NOT_FOUND):
+                world.api.answer = lambda *_, reason=reason: failure(reason)
+                world.scrape()
+                world.loop.advance(5)
+        assert [entry["event"] for entry in logs] == [
+            "API unavailable for account",
+            "API available again for account",
+            "Failed to read task",
         ]
 
 

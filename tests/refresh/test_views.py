@@ -27,6 +27,14 @@ def test_each_account_is_a_step_and_every_few_tasks_are() -> None:
     assert sum(1 for _ in accounts("a", "b", "c").refresher.views()) == 3
 
 
+def test_the_counts_are_of_all_steps() -> None:
+    world = World(account(120))
+    world.scrape()
+    world.loop.advance(2.5)
+    view = world.view()
+    assert (view.active, view.due, len(view.tasks)) == (120, 117, 120)
+
+
 def test_each_step_has_the_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a task that is read, or a clock that is set, between two steps makes no reading look old."""
     reads = 0

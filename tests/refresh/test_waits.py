@@ -223,6 +223,19 @@ class TestOneTask:
         assert world.refresher.task_view("c", 1) is None
         assert world.refresher.task_view(None, 1) is None, "which account is not said"
 
+    def test_it_goes_stale_as_among_all(self) -> None:
+        world = World(account(1), stale_after=60.0)
+        world.scrape()
+        world.loop.advance(5)
+        world.api.answer = lambda *_: failure(Reason.CONNECTION_ERROR)
+        world.scrape()
+        stale = []
+        for _ in range(2):
+            world.loop.advance(40)
+            view = world.refresher.task_view(None, 1)
+            stale.append(view and view.stale)
+        assert stale == [False, True]
+
     def test_with_one_account_its_name_is_not_needed(self) -> None:
         assert World(account(3, name="a")).refresher.task_view(None, 3)
 
