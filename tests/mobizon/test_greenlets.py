@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from exporter.mobizon.greenlets import GreenletSocket, in_thread, join_threads, run
+from exporter.mobizon.greenlets import GreenletSocket, Routine, in_thread, join_threads, run
 from tests.support.asking import until
 from tests.support.peers import SOON
 
@@ -256,6 +256,23 @@ async def test_what_a_thread_does_too_late_is_abandoned_on_the_loop() -> None:
     done.set()
     await until(lambda: bool(abandoned))
     assert abandoned == [threading.current_thread()]
+
+
+async def test_it_is_over_when_its_threads_have_ended_too() -> None:
+    done = threading.Event()
+    over: list[Routine] = []
+
+    def give_up_waiting() -> None:
+        with suppress(TimeoutError):
+            in_thread(lambda: done.wait(SOON), SHORT, nothing)
+
+    routine = Routine(give_up_waiting, over.append)
+    routine.switch()
+    await until(lambda: routine.dead)
+    assert over == []
+    done.set()
+    await until(lambda: bool(over))
+    assert over == [routine]
 
 
 def test_what_a_thread_does_after_the_loop_is_closed_is_abandoned_too() -> None:
