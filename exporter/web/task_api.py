@@ -232,17 +232,21 @@ def _wait_timeout(request: web.Request) -> float:
 
 async def _body(request: web.Request) -> bytes:
     """The body of a request, which is small, and JSON if there is any."""
-    body = bytearray()
+    content, body = request.content, bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            async for chunk in request.content.iter_any():
+            async for chunk in content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise RefusedError(413, f"expected a body of at most {MAX_BODY // 1024} KiB")
+                    break
     except TimeoutError:
-        raise RefusedError(408, f"the body has not arrived within {BODY_TIMEOUT:g} s") from None
+        if not content.is_eof():  # else the rest has come while the process stood still
+            raise RefusedError(408, f"the body has not arrived within {BODY_TIMEOUT:g} s") from None
+        body += content.read_nowait()
     except web.RequestPayloadError:
         raise RefusedError(400, "the body cannot be read") from None
+    if len(body) > MAX_BODY:
+        raise RefusedError(413, f"expected a body of at most {MAX_BODY // 1024} KiB")
     if body and request.content_type != "application/json":
         raise RefusedError(415, "expected JSON, and the header Content-Type: application/json")
     return bytes(body)

@@ -277,6 +277,22 @@ class TestRegistering:
             answer = await client("PUT", "5", data=never(), headers=JSON)
             assert answer.status == 408
 
+    async def test_a_body_that_has_come_while_the_process_stood_still_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(task_api, "BODY_TIMEOUT", 0.05)
+
+        async def late(rest: bytes) -> AsyncIterator[bytes]:
+            yield b'{"name":'
+            for _ in range(10):
+                await asyncio.sleep(0)  # so that it is waited for
+            time.sleep(0.1)  # noqa: ASYNC251 - the loop sees the rest and the time-out at once
+            yield rest
+
+        async with World(tmp_path).client() as client:
+            assert (await client("PUT", "5", data=late(b'"x"}'), headers=JSON)).status == 201
+            assert (await client("PUT", "6", data=late(b" " * 16_400), headers=JSON)).status == 413
+
     async def test_without_a_registry_nothing_can_be_registered(self, tmp_path: Path) -> None:
         world = World(tmp_path, registry=False, accounts=(account(None, TaskSpec(5)),))
         async with world.client() as client:
