@@ -110,7 +110,7 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
             host = ip(behind.there if behind else "127.0.0.1")
             certificate = authority.issue(f"server{number}", host).files if tls else None
             apis = stack.enter_context(
-                Apis([_api(run, at) for at, run in enumerate(group)], certificate, behind)
+                Apis([_api(run, at) for at, run in enumerate(group)], certificate, behind, one_core=False)
             )
             for at, run in enumerate(group):
                 measurement = _Measurement(run, apis, at, authority.cert if tls else None, stopped)
