@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import gzip
 import itertools
 import socket
@@ -42,6 +41,7 @@ from tests.support.asking import (
     get_status,
     leading_to,
     making,
+    no_collection,
     on_loop,
 )
 from tests.support.certificates import Authority
@@ -451,17 +451,13 @@ def test_after_a_failure_a_closed_client_holds_no_idle_connection_either(client:
             visit.answer()
         visit.wait_until_gone()
 
-    gc.disable()
-    try:
-        with Peer(treat) as peer:
-            failing = Asking(client, api(f"{peer.url}/slow", timeout=0.2))
-            assert ask(client, peer.url) == Reading(40, 1, NOW)
-            assert failing.failure().reason is Reason.TIMEOUT
-            assert leading_to(peer.port) == 1
-            on_loop(client.close).result(SOON)
-            assert leading_to(peer.port) == 0
-    finally:
-        gc.enable()
+    with no_collection(), Peer(treat) as peer:
+        failing = Asking(client, api(f"{peer.url}/slow", timeout=0.2))
+        assert ask(client, peer.url) == Reading(40, 1, NOW)
+        assert failing.failure().reason is Reason.TIMEOUT
+        assert leading_to(peer.port) == 1
+        on_loop(client.close).result(SOON)
+        assert leading_to(peer.port) == 0
 
 
 def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Visit], None]:
@@ -527,14 +523,10 @@ def test_a_connection_that_is_not_kept_is_closed_with_its_answer(client: Client)
         gone.set()
 
     gone = threading.Event()
-    gc.disable()  # so that only what is closed counts, and not what happens to be found later
-    try:
-        with Peer(treat) as peer:
-            assert ask(client, peer.url) == Reading(40, 1, NOW)
-            assert leading_to(peer.port) == 0
-            assert gone.wait(SOON)
-    finally:
-        gc.enable()
+    with no_collection(), Peer(treat) as peer:
+        assert ask(client, peer.url) == Reading(40, 1, NOW)
+        assert leading_to(peer.port) == 0
+        assert gone.wait(SOON)
 
 
 def test_a_broken_connection_is_not_used_again(client: Client) -> None:

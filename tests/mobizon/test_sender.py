@@ -20,7 +20,7 @@ from exporter.mobizon.client import Client
 from exporter.mobizon.greenlets import THREAD
 from exporter.mobizon.sender import Sender
 from exporter.model import Reading, Secret
-from tests.support.asking import KEY, Sent, api, descriptors, until, working
+from tests.support.asking import KEY, Sent, api, descriptors, no_collection, until, working
 from tests.support.peers import (
     BROKEN,
     SOON,
@@ -166,8 +166,7 @@ def no_more_open_than(number: int) -> bool:
 
 
 async def test_requests_in_a_row_keep_no_descriptors() -> None:
-    gc.disable()  # so that only what is closed counts, and not what happens to be found later
-    try:
+    with no_collection():
         for treat in (*BROKEN.values(), after_request(head_of("Content-Length: 9"), b"x")):
             with Peer(treat) as peer:
                 async with working() as sender:
@@ -177,8 +176,6 @@ async def test_requests_in_a_row_keep_no_descriptors() -> None:
                         await Sent(sender, api(peer.url)).outcome()
                     # once the peer, too, has come to closing its ends
                     await until(partial(no_more_open_than, before))
-    finally:
-        gc.enable()
 
 
 HANGING: dict[str, Callable[[Visit], None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -99,6 +100,16 @@ def leading_to(port: int) -> int:
             with suppress(OSError), socket.socket(fileno=os.dup(int(number))) as sock:
                 found += sock.family == socket.AF_INET and sock.getpeername()[1] == port
     return found
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Only what is closed counts, and not what the collection of garbage happens to find."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
