@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 from exporter.errors import Reason
@@ -23,7 +24,7 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         """Count one duration."""
         bounds, counts = self.durations.bounds, list(self.durations.counts)
-        counts[sum(seconds > bound for bound in bounds)] += 1
+        counts[bisect_left(bounds, seconds)] += 1
         self.durations = Durations(bounds, tuple(counts), self.durations.seconds + seconds)
 
 
