@@ -5,7 +5,7 @@ Everything here is done by public means of requests and urllib3.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -13,6 +13,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from exporter.mobizon.connection import Connection, TlsConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class _Pool(HTTPConnectionPool):
@@ -29,6 +32,20 @@ class Request(requests.PreparedRequest):
     headers: Any  # a dict, which needs no time to be copied
     origin: tuple[str, str]  # scheme; host and port
     target: str  # path and query
+
+
+class Response(NamedTuple):
+    """What is read of an answer, by the names that requests has for it; `raw` is urllib3's."""
+
+    request: Request
+    raw: Any
+    status_code: int
+    headers: Mapping[str, str]
+
+    def close(self) -> None:
+        """Give the connection back, if it can be used again."""
+        self.raw.close()
+        self.raw.release_conn()
 
 
 class BoundedAdapter(HTTPAdapter):
@@ -77,9 +94,6 @@ class BoundedAdapter(HTTPAdapter):
     def cert_verify(self, *_: Any) -> None:
         """Do nothing: the pools know the authorities, and requests looks at the file at each request."""
 
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
+    def build_response(self, req: Any, resp: Any) -> Any:
         """As in requests, without what is not read here, such as cookies."""
-        response = requests.Response()
-        response.request = req
-        response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
-        return response
+        return Response(req, resp, resp.status, resp.headers)

@@ -6,6 +6,7 @@ contain it: nothing of theirs leaves this module, and their loggers are silenced
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import errno
 import http.client
@@ -15,7 +16,7 @@ import socket
 import ssl
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from exporter import __version__
 from exporter.errors import ApiError, Reason, Scope
@@ -36,6 +37,7 @@ MAX_BODY: Final = 64 * 1024  # bytes of an answer
 MAX_HOSTS: Final = 64  # with idle connections; Mobizon has one for each country
 
 _HTTP_OK: Final = 200
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
 _REASONS_BY_STATUS: Final = {
     401: Reason.UNAUTHORIZED,
     403: Reason.UNAUTHORIZED,
@@ -45,7 +47,6 @@ _HEADERS: Final = {
     "User-Agent": f"mobizon-exporter/{__version__}",
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # so that the cap on an answer's size is one
-    "Connection": "keep-alive",
     "Content-Type": "application/x-www-form-urlencoded",
 }
 
@@ -112,19 +113,16 @@ class Client:
         wall: Callable[[], float],
         received: Callable[[RawResponse], None],
     ) -> Reading:
-        with self._adapter.send(
-            _request(api, key, task_id, call),
-            stream=True,
-            timeout=api.timeout,
-            verify=True,
-            proxies=self._proxies,
-        ) as response:
+        request = _request(api, key, task_id, call)
+        answered: Any = self._adapter.send(request, stream=True, timeout=api.timeout, proxies=self._proxies)
+        with contextlib.closing(answered) as response:
             body = response.raw.read(MAX_BODY + 1, decode_content=False)
             cut_short = bool(response.raw.length_remaining)
         received(RawResponse(response.status_code, response.headers, body))
         if response.status_code != _HTTP_OK:
             reason = _REASONS_BY_STATUS.get(response.status_code, Reason.HTTP_ERROR)
-            location = ", a redirect, which is not followed" if response.is_redirect else ""
+            redirect = response.status_code in _REDIRECTS and "Location" in response.headers
+            location = ", a redirect, which is not followed" if redirect else ""
             raise ApiError(
                 reason,
                 f"HTTP status {response.status_code}{location}",
