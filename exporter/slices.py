@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, TypeVar
 Result = TypeVar("Result")
 Steps: TypeAlias = Generator[None, None, Result]  # stops after each step, of at most 0.2 ms or so
 
-SLICE: Final = 0.002  # seconds of steps, after which others have their turn
+SLICE: Final = 0.001  # seconds of steps, after which others have their turn
 MAX_SLICE: Final = 0.01  # where others take so long for a turn that the steps would hardly come to an end
 SHARE: Final = 0.25  # of the time that others take, which all steps have at least, up to MAX_SLICE
 _under_way: Final[set[Generator[None, None, object]]] = set()
