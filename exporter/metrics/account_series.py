@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import attrgetter
@@ -138,8 +137,8 @@ def _all_observed(by_status: Mapping[Any, Durations]) -> Values:
 
 
 def _tasks_by_state(tasks: Iterable[TaskView]) -> Values:
-    counted = Counter(map(attrgetter("state"), tasks))
-    return tuple(counted[state] for state in STATES)
+    states = [task.state for task in tasks]
+    return tuple(map(states.count, STATES))
 
 
 FAMILIES: Final = (
