@@ -520,7 +520,7 @@ def test_the_reference_of_metrics_has_names_types_and_labels_as_exported(demo: E
     promtools.exported(demo.url)
     described = {"name", "team", "task_id", "le"}  # in words, below the table
     families = {}
-    for family in text_string_to_metric_families(demo.scrape(0.6)):
+    for family in text_string_to_metric_families(demo.scrape(0.6, patience=30)):
         if family.name.startswith("mobizon_"):
             labels = {label for sample in family.samples for label in sample.labels} - described
             name = family.name + ("_total" if family.type == "counter" else "")
