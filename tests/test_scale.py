@@ -22,21 +22,32 @@ TASKS = FINISHED + ACTIVE
 
 pytestmark = pytest.mark.alone
 
+LOGGING_COLLECTIONS = """
+import gc, sys
+from exporter.cli import main
+gc.callbacks.append(lambda phase, _: print("collection", phase, flush=True))
+sys.exit(main())
+"""
+
 
 def read(config: Path) -> None:
     """What no reload can do without: a measure of the machine."""
     yaml.load(config.read_text(), yaml.CSafeLoader)
 
 
+def finished_tasks(folder: Path) -> Path:
+    """A state file."""
+    done = {at: Remembered(Reading(100, 2, 1.7e9), 1.7e9, 1.7e9) for at in range(1, FINISHED + 1)}
+    state = folder / "state.json"
+    state.write_bytes(dump({fingerprint(Secret(DEMO_KEY)): done}))
+    return state
+
+
 @pytest.mark.slow
 def test_a_long_list_is_scraped_and_reloaded_quickly(tmp_path: Path) -> None:
     tasks = [TaskSpec(task_id, f"campaign-{task_id}") for task_id in range(1, TASKS + 1)]
     listed = "".join(f"\n  - {{id: {task.id}, name: {task.name}, labels: {{team: crm}}}}" for task in tasks)
-    done = {
-        task.id: Remembered(Reading(100, 2, 1.7e9), 1.7e9, 1.7e9) for task in tasks if task.id <= FINISHED
-    }
-    state = tmp_path / "state.json"
-    state.write_bytes(dump({fingerprint(Secret(DEMO_KEY)): done}))
+    state = finished_tasks(tmp_path)
     active = {task.id: sim.stalled() for task in tasks if task.id > FINISHED}
     with SimulatorThread(Simulator(active, limit="off")) as api:
         config = write_config(tmp_path, api.url, listed, interval="20ms")
@@ -71,6 +82,30 @@ def test_a_long_list_is_scraped_and_reloaded_quickly(tmp_path: Path) -> None:
             assert requests.get(exporter.url + "/", timeout=10).ok
             print(f"the page takes {time.monotonic() - began:.2f} s")
             assert exporter.stop() == 0
+
+
+def test_rendering_ten_thousand_changed_tasks_is_not_interrupted_by_garbage_collection(
+    tmp_path: Path,
+) -> None:
+    tasks = "".join(f"\n  - {{id: {at}, name: summer}}" for at in range(1, FINISHED + 1))
+    config = write_config(tmp_path, "http://127.0.0.1:1", tasks)
+    flags = ("--config.file", str(config), "--state.file", str(finished_tasks(tmp_path)))
+    with ExporterProcess(*flags, "--web.enable-lifecycle", program=("-c", LOGGING_COLLECTIONS)) as exporter:
+        exporter.scrape(10)
+        assert "collection start\n" in exporter.lines
+        collections = 0
+        for name, new in (
+            ("summer", "autumn"),
+            ("autumn", "winter"),
+            ("winter", "spring"),
+            ("spring", "summer"),
+        ):
+            config.write_text(config.read_text().replace(name, new))
+            requests.post(f"{exporter.url}/-/reload", timeout=30).raise_for_status()
+            before = exporter.lines.count("collection start\n")
+            assert f'name="{new}"' in exporter.scrape(10)
+            collections += exporter.lines.count("collection start\n") - before
+    assert collections <= 2  # those that were due for what came before
 
 
 def test_an_unchanged_configuration_is_looked_at_quickly(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import time
 from collections import deque
@@ -17,13 +19,14 @@ from exporter.metrics.task_series import TaskSeries
 from exporter.slices import Steps, in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from exporter.model import AccountView
 
 # Two formats, whatever a client asks for: each further one would be rendered by itself.
 _TEXT: Final = choose_encoder("text/plain; version=0.0.4")
 _OPENMETRICS: Final = choose_encoder("application/openmetrics-text; version=1.0.0")
+_OBJECTS: Final = 5  # that a rendering makes for each task before it lets go of those of the last one
 _GZIP_LEVEL: Final = 1  # an exposition is repetitive: more effort costs time and saves little
 
 
@@ -41,6 +44,7 @@ class Exposition:
         PlatformCollector(registry=self._registry)
         self._renderer = Renderer("exposition")
         self._durations: deque[float] = deque(maxlen=5)
+        self._listed = 0  # tasks in the last snapshot
 
     @property
     def render_seconds(self) -> float:
@@ -53,9 +57,11 @@ class Exposition:
 
         async def begin() -> Callable[[], bytes]:
             began = time.monotonic()
-            self._collector.snapshot = snapshot = await self._snapshot()
-            openmetrics = content_type.startswith("application/openmetrics-text")
-            pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
+            with _collecting_garbage_later(_OBJECTS * self._listed):
+                self._collector.snapshot = snapshot = await self._snapshot()
+                openmetrics = content_type.startswith("application/openmetrics-text")
+                pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
+            self._listed = sum(len(account.tasks) for account in snapshot.accounts)
 
             def packed() -> bytes:
                 # the process's own metrics count its open files, which takes the longer the more there are
@@ -76,6 +82,21 @@ class Exposition:
     def close(self) -> None:
         """Let the thread end."""
         self._renderer.close()
+
+
+@contextlib.contextmanager
+def _collecting_garbage_later(objects: int) -> Iterator[None]:
+    """Make room for so many objects more before Python looks for garbage among them.
+
+    There is none among those of a rendering, and to look for it takes longer than to make them, and stops
+    everything meanwhile. What fails at the same time may leave a lot, which is not let pile up for long.
+    """
+    threshold, *others = gc.get_threshold()
+    gc.set_threshold(threshold + objects, *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(threshold, *others)
 
 
 def _accepts_openmetrics(accept: str) -> bool:
