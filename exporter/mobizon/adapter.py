@@ -35,15 +35,15 @@ class Request(requests.PreparedRequest):
 
 
 class Response(NamedTuple):
-    """What is read of an answer, by the names that requests has for it; `raw` is urllib3's."""
+    """The parts of an answer that are read, named as in requests; `raw` is urllib3's answer."""
 
-    request: Request
+    request: Request  # not read here, but by `responses` in tests
     raw: Any
     status_code: int
     headers: Mapping[str, str]
 
     def close(self) -> None:
-        """Give the connection back, if it can be used again."""
+        """Give the connection back; closed, if the body was not read to its end."""
         self.raw.close()
         self.raw.release_conn()
 
