@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import time
+import traceback
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -95,6 +96,8 @@ class Client:
             failure.__context__ = None
         except Exception as error:  # noqa: BLE001 - whatever it is, it may print the key
             failure = _translate(error, call)
+            for link in _chain(error):  # frames and exceptions of libraries hold each other, and a connection
+                traceback.clear_frames(link.__traceback__)
         # raised here, outside the handlers, so that no foreign exception hangs on to it as its context
         raise ApiError(
             failure.reason, mask(failure.detail, key), scope=failure.scope, retry_after=failure.retry_after

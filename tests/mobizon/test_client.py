@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import gzip
 import itertools
 import socket
@@ -61,6 +62,7 @@ from tests.support.peers import (
     proxying,
     resetting,
     sending,
+    silent,
     streaming,
     tls_context,
 )
@@ -458,6 +460,19 @@ def test_after_a_failure_a_closed_client_holds_no_idle_connection_either(client:
         assert leading_to(peer.port) == 1
         on_loop(client.close).result(SOON)
         assert leading_to(peer.port) == 0
+
+
+@pytest.mark.parametrize("what", ["not trusted", "no complete answer"])
+def test_a_failure_keeps_no_authorities_until_garbage_is_collected(what: str, authority: Authority) -> None:
+    """They take hundreds of kilobytes, and each connection has its own."""
+    context = tls_context(authority)
+    ca_file = None if what == "not trusted" else str(authority.cert)
+    with no_collection(), Peer(silent, tls=context) as peer, making(ca_file) as client:
+        kept = []
+        for _ in range(3):
+            assert what in failure(client, api(peer.url, timeout=0.3)).detail
+            kept.append(sum(isinstance(known, ssl.SSLContext) for known in gc.get_objects()))
+    assert kept == kept[:1] * 3
 
 
 def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Visit], None]:
