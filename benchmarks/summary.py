@@ -61,7 +61,7 @@ SUMMARY: Final[Sequence[Sequence[Source | None]]] = [
     [
         *(Source(number, "budget of all accounts used") for number in _ACCOUNTS),
         *(Source(number, "longest scrape") for number in _ACCOUNTS),
-        *[GIVEN] * 5,
+        *[GIVEN] * 4,
     ],
     [Source(ANY, "most of the last third, above the most of the second"), GIVEN],
 ]
