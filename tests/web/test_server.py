@@ -502,7 +502,7 @@ def test_the_least_limit_of_open_files_is_enough_for_requests_and_scrapes(
             assert requests.get(exporter.url, timeout=5).ok  # which asks for every task
             hanging.wait_for(lambda: hanging.in_flight >= MIN_FILES // 8)
             with ThreadPoolExecutor(50) as pool:
-                assert all(pool.map(exporter.scrape, [1.0] * 50))
+                assert all(pool.map(exporter.scrape, [1.0] * 50, [PATIENCE] * 50))
 
 
 def test_more_peers_than_there_are_files_for_are_turned_away_in_silence(
