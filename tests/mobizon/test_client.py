@@ -919,3 +919,17 @@ def test_nothing_of_a_failed_request_is_kept(client: Client) -> None:
         link = link.tb_next
     assert kept
     assert all((inner.__traceback__, inner.__context__) == (None, None) for inner in kept)
+
+
+def test_no_exception_of_libraries_is_kept_either(client: Client) -> None:
+    """Whatever it is, it may print the key."""
+    with Peer(resetting) as peer, pytest.raises(ApiError) as caught:
+        get_status(client, api(peer.url), 7, Call(SOON, lambda _: None, time.monotonic))
+    link = caught.value.__traceback__
+    while link is not None:
+        if link.tb_frame.f_code.co_filename == client_module.__file__:
+            kept = gc.get_referents(*link.tb_frame.f_locals.values(), link.tb_frame.f_locals)
+            assert not [
+                one for one in kept if isinstance(one, BaseException) and not isinstance(one, ApiError)
+            ]
+        link = link.tb_next
