@@ -44,7 +44,6 @@ class Exposition:
         PlatformCollector(registry=self._registry)
         self._renderer = Renderer("exposition")
         self._durations: deque[float] = deque(maxlen=5)
-        self._listed = 0  # tasks in the last snapshot
 
     @property
     def render_seconds(self) -> float:
@@ -57,11 +56,11 @@ class Exposition:
 
         async def begin() -> Callable[[], bytes]:
             began = time.monotonic()
-            with _collecting_garbage_later(_OBJECTS * self._listed):
+            listed = sum(len(account.tasks) for account in self._collector.snapshot.accounts)  # of late
+            with _collecting_garbage_later(_OBJECTS * listed):
                 self._collector.snapshot = snapshot = await self._snapshot()
                 openmetrics = content_type.startswith("application/openmetrics-text")
                 pieces = await in_slices(self._rendered(snapshot.accounts, openmetrics=openmetrics))
-            self._listed = sum(len(account.tasks) for account in snapshot.accounts)
 
             def packed() -> bytes:
                 # the process's own metrics count its open files, which takes the longer the more there are
