@@ -43,9 +43,8 @@ def test_after_a_kill_the_first_scrape_has_every_reading_that_was_older_than_fiv
         config = write_config(tmp_path, api.url, list(range(1, 201)), interval="50ms")
         flags = ["--config.file", str(config), "--state.file", str(tmp_path / "state.json")]
         with ExporterProcess(*flags) as exporter:
-            exporter.scrape(
-                0.6, patience=30
-            )  # the one ask: a task a request, and the next 10 s are taken by that
+            # the one ask: a task a request, and the next 10 s are taken by that
+            exporter.scrape(0.6, patience=30)
             while len(api.requests) < 195:
                 time.sleep(0.05)
             before = readings(exporter.scrape(0.6, patience=30))
