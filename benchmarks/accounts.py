@@ -64,12 +64,12 @@ def usual(times: int = 300) -> float:
     query = {"output": "json", "api": "v1", "apiKey": key}
     with tempfile.TemporaryDirectory() as temp:
         authority = Authority(Path(temp))
+        trust = str(authority.beside_usual_ones())
         api = Api(1, (key,), (0, 0), limited=False)
         with Apis([api], authority.server().files) as apis, requests.Session() as session:
 
             def ask() -> None:
                 url = f"{apis.urls[0]}/service/taskqueue/getStatus"
-                trust = str(authority.cert)
                 answer = session.post(url, params=query, data={"id": 1}, timeout=10, verify=trust)
                 if answer.json()["code"] != 0:
                     raise AssertionError(answer.text)
@@ -103,9 +103,10 @@ def serve(number: int, window: float = WINDOW, warm: float = WARM, *, tls: bool 
         temp = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = Authority(temp)
         certificate = authority.server().files if tls else None
+        trust = authority.beside_usual_ones() if tls else None
         served = [stack.enter_context(Apis([api], certificate)) for api in apis]
         urls = [url for one in served for url in one.urls]
-        config = accounts(urls, keys, range(1, TASKS + 1), authority.cert if tls else None)
+        config = accounts(urls, keys, range(1, TASKS + 1), trust)
         exporter, probe = stack.enter_context(exporting(temp, config))
         url = f"{exporter.url}/metrics"
         scrapes: list[float] = []

@@ -30,7 +30,7 @@ def measure(repeat: int, *, quick: bool = False) -> Iterator[Figure]:
         authority = Authority(Path(temp))
         history = round(seconds / INTERVAL)
         api = Api(tasks, (KEY,), (0.05, 0.1), history=history, limited=False)  # so that spacing stays
-        files, trust = authority.server().files, authority.cert
+        files, trust = authority.server().files, authority.beside_usual_ones()
         with (
             Apis([api], files) as apis,
             exporting_read(Path(temp), apis.urls[0], KEY, tasks, interval=INTERVAL, ca_file=trust) as (

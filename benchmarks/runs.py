@@ -99,6 +99,7 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(len(runs)) as threads:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = Authority(folder)
+        trust = authority.beside_usual_ones()
         started: list[Future[None]] = []
         stopped = threading.Event()
         groups: dict[tuple[bool, bool], list[Run]] = {}
@@ -113,7 +114,7 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
                 Apis([_api(run, at) for at, run in enumerate(group)], certificate, behind, one_core=False)
             )
             for at, run in enumerate(group):
-                measurement = _Measurement(run, apis, at, authority.cert if tls else None, stopped)
+                measurement = _Measurement(run, apis, at, trust if tls else None, stopped)
                 delay = START_DELAY * len(started)
                 started.append(threads.submit(measurement.run, delay, warm, warm + seconds))
         try:

@@ -129,7 +129,7 @@ def _soak(minutes: float, hurry: float) -> Soaked:
             interval = f"{1000 // SPEED}ms"
             settings = {
                 "url": apis.urls[0],
-                "ca_file": str(authority.cert),
+                "ca_file": str(authority.beside_usual_ones()),
                 "key_file": f"{temp}/key",
                 "request_interval": interval,
             }

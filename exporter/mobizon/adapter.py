@@ -5,13 +5,15 @@ Everything here is done by public means of requests and urllib3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from exporter.mobizon.authorities import Authorities
 from exporter.mobizon.connection import Connection, TlsConnection
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ class _Pool(HTTPConnectionPool):
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = TlsConnection
+    def __init__(self, authorities: Authorities, *args: Any, **options: Any) -> None:
+        self.ConnectionCls = cast("Any", partial(TlsConnection, authorities))
+        super().__init__(*args, **options)
 
 
 class Request(requests.PreparedRequest):
@@ -52,20 +56,21 @@ class BoundedAdapter(HTTPAdapter):
     """Sends a `Request` with a `Body`, as requests does, over connections that keep to their time-out."""
 
     def __init__(self, ca_file: str | None, connections: int, hosts: int) -> None:
-        self._ca_file = ca_file or DEFAULT_CA_BUNDLE_PATH
+        authorities = Authorities(ca_file or DEFAULT_CA_BUNDLE_PATH)
+        self._pool_classes = {"http": _Pool, "https": partial(_TlsPool, authorities)}
         self._hosts = hosts
         self._pools: dict[tuple[str, str], Any] = {}  # by origin
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As in requests, with pools of ours."""
-        super().init_poolmanager(*args, ca_certs=self._ca_file, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """As in requests, with pools of ours."""
-        manager = super().proxy_manager_for(*args, ca_certs=self._ca_file, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pool_classes
         return manager
 
     def get_connection_with_tls_context(
@@ -92,7 +97,7 @@ class BoundedAdapter(HTTPAdapter):
         super().close()
 
     def cert_verify(self, *_: Any) -> None:
-        """Do nothing: the pools know the authorities, and requests looks at the file at each request."""
+        """Do nothing: connections know the authorities, and requests looks at the file at each request."""
 
     def build_response(self, req: Any, resp: Any) -> Any:
         """As in requests, without what is not read here, such as cookies."""

@@ -22,6 +22,7 @@ from urllib3.util.connection import allowed_gai_family
 from exporter.mobizon.greenlets import GreenletSocket, in_thread
 
 if TYPE_CHECKING:
+    from exporter.mobizon.authorities import Authorities
     from exporter.mobizon.call import Call
 
 MAX_RECEIVED: Final = 128 * 1024  # bytes of an answer, with its status line, headers and framing
@@ -208,4 +209,14 @@ class Connection(HTTPConnection):
 
 
 class TlsConnection(Connection, HTTPSConnection):
-    """The same over TLS."""
+    """The same over TLS, to a host or to a proxy that these authorities vouch for."""
+
+    def __init__(self, authorities: Authorities, host: str, *args: Any, **options: Any) -> None:
+        super().__init__(host, *args, **options)
+        self._authorities = authorities
+
+    def _connect(self) -> None:
+        self.ssl_context = self._authorities.context()
+        if self.proxy_config:
+            self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)
+        super()._connect()

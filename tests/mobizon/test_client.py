@@ -62,7 +62,6 @@ from tests.support.peers import (
     proxying,
     resetting,
     sending,
-    silent,
     streaming,
     tls_context,
 )
@@ -462,19 +461,6 @@ def test_after_a_failure_a_closed_client_holds_no_idle_connection_either(client:
         assert leading_to(peer.port) == 0
 
 
-@pytest.mark.parametrize("what", ["not trusted", "no complete answer"])
-def test_a_failure_keeps_no_authorities_until_garbage_is_collected(what: str, authority: Authority) -> None:
-    """They take hundreds of kilobytes, and each connection has its own."""
-    context = tls_context(authority)
-    ca_file = None if what == "not trusted" else str(authority.cert)
-    with no_collection(), Peer(silent, tls=context) as peer, making(ca_file) as client:
-        kept = []
-        for _ in range(3):
-            assert what in failure(client, api(peer.url, timeout=0.3)).detail
-            kept.append(sum(isinstance(known, ssl.SSLContext) for known in gc.get_objects()))
-    assert kept == kept[:1] * 3
-
-
 def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Visit], None]:
     """Answers one request, and closes the connection once the next one is there, after these bytes."""
 
@@ -643,6 +629,28 @@ def test_a_certificate_of_an_unknown_authority_is_refused_before_the_key_is_sent
 def test_a_certificate_of_the_authority_that_is_configured_is_trusted(authority: Authority) -> None:
     with Peer(good, tls=tls_context(authority)) as peer, making(str(authority.cert)) as client:
         assert ask(client, peer.url) == Reading(40, 1, NOW)
+
+
+def test_authorities_are_read_anew_when_their_file_has_changed(tmp_path: Path, authority: Authority) -> None:
+    another, trusted = Authority(tmp_path, "another"), tmp_path / "trusted.pem"
+    with (
+        Peer(good, tls=tls_context(authority)) as old,
+        Peer(good, tls=tls_context(another)) as new,
+        making(str(trusted)) as client,
+    ):
+        assert failure(client, new.url).detail == "no such file or directory"
+        trusted.write_bytes(authority.cert.read_bytes())
+        assert ask(client, old.url) == Reading(40, 1, NOW)
+        assert "not trusted" in failure(client, new.url).detail
+        trusted.write_bytes(another.cert.read_bytes())
+        assert ask(client, new.url) == Reading(40, 1, NOW)
+        assert ask(client, old.url) == Reading(40, 1, NOW)  # on the connection that it has
+
+
+def test_a_file_without_authorities_is_said_to_be_one(tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "none.pem").write_text("no certificate\n")
+    with Peer(good, tls=tls_context(authority)) as peer, making(str(tmp_path / "none.pem")) as client:
+        assert failure(client, peer.url).detail == "TLS failed: NO_CERTIFICATE_OR_CRL_FOUND"
 
 
 def test_a_certificate_for_another_host_is_refused(authority: Authority) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import ipaddress
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -13,11 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -66,6 +67,12 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def beside_usual_ones(self) -> Path:
+        """A file of what everybody trusts, as for Mobizon itself, and of this authority."""
+        bundle = self.cert.with_suffix(".bundle.crt")
+        bundle.write_bytes(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + self.cert.read_bytes())
+        return bundle
 
     def issue(
         self,
