@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COVERAGE := 96
-TEST := -m pytest -n 6 --dist worksteal -m 'not alone'
+TEST := -m pytest -n 8 --dist worksteal -m 'not alone'
 # Else every worker compiles all tests anew, and every process that a test starts the whole exporter.
 unexport PYTHONDONTWRITEBYTECODE
 

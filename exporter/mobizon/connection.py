@@ -133,6 +133,7 @@ class Connection(HTTPConnection):
         """Connect to the first address that answers, each having its share of the time that is left."""
         timeout = self.timeout or 0.0
         bounds, self._used = self._bound(timeout), False
+        self._prepare()
         addresses = self._addresses()
         if not self.proxy:
             self.server_hostname = self._name
@@ -196,6 +197,9 @@ class Connection(HTTPConnection):
         self.response_class = cast("type[http.client.HTTPResponse]", partial(_Response, self._bounds))
         return self._bounds
 
+    def _prepare(self) -> None:
+        """Do what takes time before there is a connection."""
+
     def _addresses(self) -> list[str]:
         """The addresses of the host, beginning with the one that worked last time."""
         if self.proxy and self.proxy.scheme == "https":  # whose certificate urllib3 compares with `host`
@@ -215,8 +219,7 @@ class TlsConnection(Connection, HTTPSConnection):
         super().__init__(host, *args, **options)
         self._authorities = authorities
 
-    def _connect(self) -> None:
+    def _prepare(self) -> None:
         self.ssl_context = self._authorities.context()
         if self.proxy_config:
             self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)
-        super()._connect()

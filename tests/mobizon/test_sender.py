@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 import socket
 import threading
@@ -45,12 +44,12 @@ CLOSED_WITHIN = 2.0
 def nothing_left_behind() -> Iterator[None]:
     """No thread of theirs outlives them, and no descriptor that was not there before."""
     threads, before = set(threading.enumerate()), descriptors()
-    yield
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(SOON)  # what hangs is left alone by `close`, and ends with its peer
-    assert set(threading.enumerate()) == threads
-    gc.collect()  # the exceptions of libraries that are part of a cycle keep a connection until then
-    assert descriptors().keys() == before.keys()
+    with no_collection():
+        yield
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(SOON)  # what hangs is left alone by `close`, and ends with its peer
+        assert set(threading.enumerate()) == threads
+        assert descriptors().keys() == before.keys()
 
 
 async def test_an_outcome_is_reported_once_and_on_the_loop() -> None:
