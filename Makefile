@@ -19,6 +19,8 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.development: pyproject.toml $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# Compiles all tests: else every worker would.
+	$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true
 	touch $@
 
 demo: $(VENV)/.runtime  ## run against the built-in simulated API, on port 10117

@@ -2,12 +2,15 @@
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
 from hypothesis import settings
+
+os.environ.setdefault("GOGC", "400")  # promtool and Prometheus take less CPU, and memory is not scarce
 
 settings.register_profile("unhurried", settings(), deadline=None)  # the machine may be busy
 settings.load_profile("unhurried")

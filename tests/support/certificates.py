@@ -6,6 +6,7 @@ import datetime as dt
 import ipaddress
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,9 @@ def ip(address: str) -> x509.IPAddress:
     return x509.IPAddress(ipaddress.ip_address(address))
 
 
+@cache
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
-    """A key that ECDSA cipher suites cannot use."""
+    """A key that ECDSA cipher suites cannot use; the same each time, for it takes long to be made."""
     return rsa.generate_private_key(65537, bits)
 
 
