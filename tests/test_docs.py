@@ -607,7 +607,7 @@ FIGURES = [
     ("docs/design.md", f"within {pacing.LONE_AFTER:g} intervals"),
     ("docs/design.md", f"adds {pacing.CONTENTION_STEP * 100:g} %"),
     ("docs/design.md", f"After {pacing.PROBE_AFTER:g} intervals"),
-    ("docs/design.md", f"every {pacing.MIN_OUTAGE_SPACING:g} to {pacing.MAX_OUTAGE_SPACING:g} intervals"),
+    ("docs/design.md", "every {:g} to {:g} intervals".format(*pacing.OUTAGE_SPACING)),
     ("docs/design.md", f"up to {pacing.MAX_RETRY_AFTER:g} s"),
     ("docs/metrics.md", f"{backoff.UNREACHABLE_AFTER} connection failures"),
     ("README.md", "Python 3.11 or newer"),

@@ -56,7 +56,8 @@ class ApiSettings:
         metadata={"doc": "for connecting, and again from first byte sent to last byte read"},
     )
     ca_file: str | None = field(
-        default=None, metadata={"doc": "PEM file of authorities to trust instead of the usual ones"}
+        default=None,
+        metadata={"doc": "PEM file of authorities to trust instead of the usual ones; reread when changed"},
     )
     proxy_url: ProxyUrl | None = field(
         default=None, metadata={"doc": "URL of an HTTP proxy; may hold credentials"}

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 FIRST_MARGIN: Final = 0.06
 MIN_MARGIN: Final = 0.001  # less is none
 MAX_MARGIN: Final = 0.12
-MARGIN_GROWTH: Final = 1.2  # with each refusal that may come from jitter
+MARGIN_STEP: Final = 0.2  # share of the margin that a refusal which may come from jitter adds
+MIN_MARGIN_STEP: Final = 0.002  # requests start late by about as much, which is a margin, too
 MARGIN_DECAY: Final = 0.0001  # share that an answer takes back
 MARGIN_SEARCH_DECAY: Final = 0.015  # the same while the size of the jitter is not known
 RELEARN_AFTER: Final = 1800.0  # time without refusals, after which it is not known
@@ -38,12 +39,10 @@ MAX_CONTENTION: Final = 3.0
 JITTER_BELOW: Final = 0.1  # with more contention in force, a refusal says nothing about jitter
 PROBE_AFTER: Final = 100.0  # time without refusals
 PROBE_DECAY: Final = 0.12  # share of the contention in force that an answer takes back while probing
-MIN_SHIFT: Final = 0.4  # added once after a refusal
-MAX_SHIFT: Final = 0.5
+SHIFT: Final = (0.4, 0.5)  # from and to; added once after a refusal
 STARVED_AFTER: Final = 5  # refusals in a row; further ones do not tell more about the rate
 OUTAGE_AFTER: Final = 16  # refusals in a row
-MIN_OUTAGE_SPACING: Final = 4.05
-MAX_OUTAGE_SPACING: Final = 4.3
+OUTAGE_SPACING: Final = (4.05, 4.3)  # from and to
 MAX_OUTAGE_SECONDS: Final = 60.0
 MAX_RETRY_AFTER: Final = 60.0  # seconds
 
@@ -62,8 +61,7 @@ class Pacer:
         self._quiet = LONE_AFTER  # time without refusals
         self._refused = 0  # refusals in a row
         self._pause = 0.0  # added once after a refusal; in an outage, replaces the spacing
-        self._started = -math.inf
-        self._not_before = -math.inf
+        self._started = self._not_before = -math.inf
 
     @property
     def outage(self) -> bool:
@@ -115,7 +113,8 @@ class Pacer:
         lone = self._quiet >= LONE_AFTER and not self._contention
         self._margin_decay = MARGIN_DECAY if lone and self._margin else MARGIN_SEARCH_DECAY
         if self._contention * self._probe < JITTER_BELOW:
-            self._margin = min(MAX_MARGIN, self._margin * MARGIN_GROWTH or FIRST_MARGIN)
+            step = max(MIN_MARGIN_STEP, self._margin * MARGIN_STEP) if self._margin else FIRST_MARGIN
+            self._margin = min(MAX_MARGIN, self._margin + step)
         if self._probe < 1:
             self._probe = 1.0
         elif not lone and self._refused < STARVED_AFTER:
@@ -124,6 +123,5 @@ class Pacer:
             self._before_outage = self._contention
         self._refused += 1
         self._quiet = 0.0
-        low, high = (MIN_OUTAGE_SPACING, MAX_OUTAGE_SPACING) if self.outage else (MIN_SHIFT, MAX_SHIFT)
-        self._pause = self._rng.uniform(low, high)
+        self._pause = self._rng.uniform(*(OUTAGE_SPACING if self.outage else SHIFT))
         self._not_before = max(self._not_before, now + min(retry_after, MAX_RETRY_AFTER))

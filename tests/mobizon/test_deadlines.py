@@ -53,7 +53,7 @@ def timed_out(settings: Api, *, sent: bool = True, ca_file: str | None = None) -
         took = time.monotonic() - began
         assert error.reason is Reason.TIMEOUT
         assert error.detail == f"no {'complete answer' if sent else 'connection'} within {TIMEOUT} s"
-        assert TIMEOUT * 0.9 <= took < TIMEOUT + 0.5
+        assert TIMEOUT * 0.9 <= took < TIMEOUT + 2  # the machine may be busy
         assert len(asking.sent) == sent
         join_threads(SOON)  # which may have noticed the time-out a moment later
         on_loop(lambda: None).result(SOON)  # which closes what they have left

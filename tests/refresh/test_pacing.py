@@ -54,6 +54,16 @@ def test_an_answer_takes_little_of_the_margin_back_and_less_once_it_was_found_to
     assert p.spacing == pytest.approx(1 + 1.2 * margin, abs=0.001)
 
 
+def test_a_margin_that_is_small_grows_by_two_thousandths_of_the_interval() -> None:
+    p = pacer(2.0)
+    p.refused(0.0)
+    while p.spacing > 2.004:
+        p.accepted()
+    before = p.spacing
+    p.refused(0.0)
+    assert p.spacing == pytest.approx(before + 0.004)
+
+
 def test_a_margin_that_was_found_decays_quickly_again_after_half_an_hour_without_refusals() -> None:
     """A burst of late packets may have made it large."""
     p = pacer()

@@ -11,6 +11,7 @@ from tests.support.pacing_simulation import (
     MODELS,
     SEEDS,
     exporters,
+    late_exporter,
     simulate,
     with_script,
 )
@@ -37,6 +38,14 @@ def test_the_margin_finds_the_size_of_the_jitter(model: str, jitter: float) -> N
     best = 1 / (1 + jitter)
     assert mean([run.used(since=LEARNED) for run in runs]) >= best - 0.005
     assert mean([run.used() for run in runs]) >= best - 0.006
+
+
+@pytest.mark.parametrize("jitter", JITTERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_margin_finds_it_in_minutes_also_where_requests_start_late(model: str, jitter: float) -> None:
+    """Being late is a margin, too: the other is small then, and a share of it too little to grow by."""
+    runs = [simulate(late_exporter, model, seed, LEARNED + 300, jitter=jitter) for seed in SEEDS]
+    assert mean([run.used(since=LEARNED) for run in runs]) >= 1 / (1 + jitter) - 0.005
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -26,6 +26,10 @@ SEEDS = range(40)
 ROUND_TRIP = 0.08
 JITTERS = (0.005, 0.02, 0.08)  # seconds, at most
 JITTER = 0.02
+LATE = (
+    0.0005,
+    0.0025,
+)  # seconds, from and to, that a busy exporter sends after a request is due, about as measured
 LEARNED = 300.0  # seconds after which the margin has found its size
 
 
@@ -38,9 +42,10 @@ class Client(Protocol):
 
 @dataclass
 class Exporter:
-    """The exporter's pacing with a task always due."""
+    """The exporter's pacing with a task always due, sent late by so many seconds."""
 
     pacer: Pacer
+    late: Callable[[], float] = lambda: 0.0
     stops: float = float("inf")
 
     def answered(self, sent: float, *, ok: bool) -> float:
@@ -49,7 +54,7 @@ class Exporter:
             self.pacer.accepted()
         else:
             self.pacer.refused(sent + ROUND_TRIP)
-        return max(self.pacer.earliest, sent + ROUND_TRIP)
+        return max(self.pacer.earliest, sent + ROUND_TRIP) + self.late()
 
 
 @dataclass
@@ -116,6 +121,10 @@ def exporters(count: int) -> Callable[[random.Random], list[Client]]:
     return lambda rng: [Exporter(Pacer(1.0, rng)) for _ in range(count)]
 
 
+def late_exporter(rng: random.Random) -> list[Client]:
+    return [Exporter(Pacer(1.0, rng), lambda: rng.uniform(*LATE))]
+
+
 def with_script(until: float) -> Callable[[random.Random], list[Client]]:
     return lambda rng: [Exporter(Pacer(1.0, rng)), Script(until)]
 
@@ -128,9 +137,11 @@ def main() -> None:
             runs = [simulate(exporters(1), model, seed, jitter=jitter) for seed in SEEDS]
             used, refused = [run.used() for run in runs], [run.refused() for run in runs]
             learned = [run.used(since=LEARNED) for run in runs]
+            late = [simulate(late_exporter, model, seed, jitter=jitter) for seed in SEEDS]
             print(
                 f"{model:8} 1 exporter       used {mean(used):6.1%}"
                 f", after {LEARNED:.0f} s {mean(learned):6.1%}"
+                f" ({mean([run.used(since=LEARNED) for run in late]):.1%} if late)"
                 f"  refused {mean(refused):6.1%} (most {max(refused):6.1%})"
                 f"  jitter {jitter * 1000:.0f} ms: spacing alone {1 / (1 + jitter):.1%}"
             )
