@@ -102,6 +102,10 @@ class Apis:
         self._process.terminate()
         self._process.join()
 
+    def let_others_go_first(self, niceness: int) -> None:
+        """Lower the priority of the process."""
+        os.setpriority(os.PRIO_PROCESS, self._process.pid or 0, niceness)
+
     def counts(self) -> list[Counts]:
         """What each API has counted up to now."""
         return [Counts(*counts) for counts in self._ask("counts")]

@@ -18,6 +18,7 @@ import requests
 
 from benchmarks.apis import Api, Apis, Counts
 from benchmarks.measured import exporting_read, scrape, serving
+from benchmarks.peers import NICENESS
 from benchmarks.rejections import REJECTED_TASKS, Rejections
 from benchmarks.report import share
 from tests.support.certificates import Authority, ip
@@ -99,13 +100,14 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(len(runs)) as threads:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = Authority(folder)
-        trust = authority.beside_usual_ones()
+        # Peers read theirs for every connection: the usual ones would keep both cores busy.
+        trust, trust_of_peers = authority.beside_usual_ones(), authority.cert
         started: list[Future[None]] = []
         stopped = threading.Event()
         groups: dict[tuple[bool, bool], list[Run]] = {}
         for run in runs:
             groups.setdefault((run.condition.tls, bool(run.peer)), []).append(run)
-        for number, ((tls, _), group) in enumerate(groups.items()):
+        for number, ((tls, peers), group) in enumerate(groups.items()):
             link = group[0].condition.link
             behind = link and link._replace(number=number)
             host = ip(behind.there if behind else "127.0.0.1")
@@ -113,8 +115,11 @@ def run_all(runs: Sequence[Run], learning: float, seconds: float) -> None:
             apis = stack.enter_context(
                 Apis([_api(run, at) for at, run in enumerate(group)], certificate, behind, one_core=False)
             )
+            trusted = trust_of_peers if peers else trust
+            if peers:
+                apis.let_others_go_first(NICENESS)
             for at, run in enumerate(group):
-                measurement = _Measurement(run, apis, at, trust if tls else None, stopped)
+                measurement = _Measurement(run, apis, at, trusted if tls else None, stopped)
                 delay = START_DELAY * len(started)
                 started.append(threads.submit(measurement.run, delay, warm, warm + seconds))
         try:
