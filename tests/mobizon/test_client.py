@@ -647,12 +647,6 @@ def test_authorities_are_read_anew_when_their_file_has_changed(tmp_path: Path, a
         assert ask(client, old.url) == Reading(40, 1, NOW)  # on the connection that it has
 
 
-def test_a_file_without_authorities_is_said_to_be_one(tmp_path: Path, authority: Authority) -> None:
-    (tmp_path / "none.pem").write_text("no certificate\n")
-    with Peer(good, tls=tls_context(authority)) as peer, making(str(tmp_path / "none.pem")) as client:
-        assert failure(client, peer.url).detail == "TLS failed: NO_CERTIFICATE_OR_CRL_FOUND"
-
-
 def test_a_certificate_for_another_host_is_refused(authority: Authority) -> None:
     context = tls_context(authority, x509.DNSName("api.mobizon.example"))
     with Peer(good, tls=context) as peer, making(str(authority.cert)) as client:
@@ -704,6 +698,21 @@ def test_an_https_request_goes_through_a_tunnel_that_never_sees_the_key(authorit
         assert len(asking.sent) == 1
         assert not any(KEY.encode() in head for head in proxy.heads)
         assert all(KEY.encode() in head for head in peer.heads)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_proxy_may_be_reached_over_tls(authority: Authority, tls: bool) -> None:
+    context = tls_context(authority)
+    with (
+        Peer(good, tls=context if tls else None) as peer,
+        Peer(proxying, tls=context) as proxy,
+        making(str(authority.cert), proxy.url) as client,
+        making(None, proxy.url) as trusting_others,
+    ):
+        assert failure(trusting_others, peer.url).detail.startswith("certificate not trusted")
+        assert [ask(client, peer.url) for _ in range(2)] == [Reading(40, 1, NOW)] * 2
+        assert len(proxy.heads) == (1 if tls else 2)
+        assert not tls or not any(KEY.encode() in head for head in proxy.heads)
 
 
 def test_the_credentials_of_a_proxy_are_sent_to_it_and_to_nobody_else(authority: Authority) -> None:
