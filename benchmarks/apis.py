@@ -102,9 +102,10 @@ class Apis:
         self._process.terminate()
         self._process.join()
 
-    def let_others_go_first(self, niceness: int) -> None:
-        """Lower the priority of the process."""
-        os.setpriority(os.PRIO_PROCESS, self._process.pid or 0, niceness)
+    @property
+    def pid(self) -> int:
+        """Of the process, once it is entered."""
+        return self._process.pid or 0
 
     def counts(self) -> list[Counts]:
         """What each API has counted up to now."""

@@ -27,6 +27,7 @@ class Probe:
     """What a process has used: seconds of CPU, megabytes of resident memory, threads, open files."""
 
     def __init__(self, pid: int) -> None:
+        self.pid = pid
         self._proc = Path(f"/proc/{pid}")
 
     def cpu(self) -> float:

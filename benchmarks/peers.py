@@ -9,7 +9,6 @@ It prints the port that it listens on.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 KINDS = ("in-turn", "at-once", "generic")
 TIMEOUT = 5.0  # seconds
-NICENESS = 15  # of their processes and of those that serve them, so that they disturb nobody who runs beside
 
 
 class Peer:
@@ -83,7 +81,6 @@ def handler(peer: Peer, tasks: range) -> type[BaseHTTPRequestHandler]:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
     _, kind, url, key, number, *authority = sys.argv
     tasks = range(1, int(number) + 1)
     threads = {"in-turn": 1, "at-once": len(tasks), "generic": len(tasks)}[kind]

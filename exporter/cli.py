@@ -242,7 +242,10 @@ def _duration(value: str) -> float:
 
 
 def _seconds(value: str) -> float:
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"expected seconds, got {value!r}")
     return seconds

@@ -7,6 +7,7 @@ reported together with what the schema finds, however much that is.
 from __future__ import annotations
 
 import glob
+import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class ConfigLoader:
         self._environ = environ
         self._read = read
         self._document = Document(str(path), read(path))
+        self._authorities: dict[Path, str] = {}
 
     def config(self) -> Config:
         """The configuration; raises ConfigError with everything that is wrong."""
@@ -91,11 +93,24 @@ class ConfigLoader:
         if not isinstance(entry.get("api"), dict):
             return Secret("")
         ca_file = entry["api"].get("ca_file")
-        if isinstance(ca_file, str) and not (self._path.parent / ca_file).is_file():
-            self._document.report(
-                (*where, "api", "ca_file"), f"no such file (a relative path starts at {self._path.parent})"
-            )
+        problem = self._problem_of_authorities(ca_file) if isinstance(ca_file, str) else ""
+        if problem:
+            self._document.report((*where, "api", "ca_file"), problem)
         return self._key((*where, "api"), entry["api"])
+
+    def _problem_of_authorities(self, ca_file: str) -> str:
+        """What is wrong with a file of them, if anything; many accounts may have the same one."""
+        file = self._path.parent / ca_file
+        if file not in self._authorities:
+            problem = "" if file.is_file() else "no such file"
+            try:
+                if not problem:
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+            except OSError:
+                problem = "cannot be read as PEM certificates"
+            start = f" (a relative path starts at {self._path.parent})"
+            self._authorities[file] = problem and problem + start
+        return self._authorities[file]
 
     def _key(self, where: ValuePath, api: dict[str, Any]) -> Secret:
         """The account's key: from the file, a file of its own or the environment."""

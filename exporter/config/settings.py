@@ -121,7 +121,8 @@ def duration(value: Any) -> Duration:
 def secret(value: Any, source: str = "") -> Secret:
     """A key. What was given instead is never shown."""
     if not isinstance(value, str) or not _KEY.fullmatch(value):
-        raise ValueError(f"{source}expected a key of printable ASCII characters, without spaces")
+        nothing = ", got nothing" if value == "" else ""
+        raise ValueError(f"{source}expected a key of printable ASCII characters, without spaces{nothing}")
     return Secret(value)
 
 

@@ -359,6 +359,14 @@ def test_a_telemetry_path_that_cannot_work_is_refused(path: str, capsys: pytest.
     assert "expected a path such as /metrics" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("offset", ["abc", "", "-1", "nan", "inf"])
+def test_an_offset_that_is_no_time_is_refused(offset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"--scrape.timeout-offset={offset}"])
+    assert ended.value.code == 2
+    assert f"expected seconds, got '{offset}'" in capsys.readouterr().err
+
+
 def test_the_metrics_are_where_the_flag_says(api: Simulator, tmp_path: Path) -> None:
     config = write_config(tmp_path, api.url, [1])
     flags = ["--config.file", str(config), "--web.telemetry-path=/probe/metrics.txt"]
