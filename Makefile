@@ -17,9 +17,9 @@ $(VENV)/.runtime: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+# Collecting compiles all tests: else every worker would.
 $(VENV)/.development: pyproject.toml $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	# Compiles all tests: else every worker would.
 	$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true
 	touch $@
 

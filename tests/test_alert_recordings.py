@@ -95,7 +95,8 @@ def firing(recording: Recording, folder: Path, minutes: int, alerts: set[str]) -
     Rules are evaluated every minute in the older Prometheus, and every 15 s in the newer, which is quicker.
     """
     fired = 'ALERTS{alertstate="firing"}'
-    for promtool, step in zip(need_any("promtool", "promtool-3"), (60, 15), strict=False):
+    tools = need_any("promtool", "promtool-3")
+    for promtool, step in ((tools[0], 60), (tools[-1], 15)):
         expression = {
             "expr": f"count by (alertname) (count_over_time({fired}[{minutes * 60 - 7}s]))",
             "eval_time": f"{recording.minutes - 1}m",

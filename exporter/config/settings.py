@@ -57,7 +57,9 @@ class ApiSettings:
     )
     ca_file: str | None = field(
         default=None,
-        metadata={"doc": "PEM file of authorities to trust instead of the usual ones; reread when changed"},
+        metadata={
+            "doc": "PEM file of authorities to trust instead of the usual ones, reread for new connections"
+        },
     )
     proxy_url: ProxyUrl | None = field(
         default=None, metadata={"doc": "URL of an HTTP proxy; may hold credentials"}

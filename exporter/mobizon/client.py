@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import time
+import traceback
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -95,6 +96,7 @@ class Client:
             failure.__context__ = None
         except Exception as error:  # noqa: BLE001 - whatever it is, it may print the key
             failure = _translate(error, call)
+            _clear_frames(error)
         # raised here, outside the handlers, so that no foreign exception hangs on to it as its context
         raise ApiError(
             failure.reason, mask(failure.detail, key), scope=failure.scope, retry_after=failure.retry_after
@@ -180,6 +182,12 @@ def _translate(error: BaseException, call: Call) -> ApiError:
         )
     detail = next(filter(None, map(_detail, chain)), f"failed with {type(error).__name__}")
     return ApiError(Reason.CONNECTION_ERROR, detail)
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of request and connection: exceptions and frames of libraries hold each other, and them."""
+    for link in _chain(error):
+        traceback.clear_frames(link.__traceback__)
 
 
 def _detail(link: BaseException) -> str | None:

@@ -27,8 +27,11 @@ from hypothesis import strategies as st
 from exporter import __version__, simulator
 from exporter.errors import ApiError, Reason, Scope
 from exporter.mobizon import client as client_module
+from exporter.mobizon.adapter import Request
 from exporter.mobizon.call import Call
 from exporter.mobizon.client import MAX_BODY, PATH, Client
+from exporter.mobizon.connection import Connection
+from exporter.mobizon.greenlets import join_threads
 from exporter.model import Reading
 from exporter.simulator import Simulator, SimulatorThread
 from tests.support.asking import (
@@ -62,6 +65,7 @@ from tests.support.peers import (
     proxying,
     resetting,
     sending,
+    silent,
     streaming,
     tls_context,
 )
@@ -461,6 +465,48 @@ def test_after_a_failure_a_closed_client_holds_no_idle_connection_either(client:
         assert leading_to(peer.port) == 0
 
 
+@pytest.mark.parametrize("what", ["not trusted", "no complete answer"])
+def test_a_failure_keeps_nothing_until_garbage_is_collected(what: str, authority: Authority) -> None:
+    """Nor the key, which is in the request."""
+    context = tls_context(authority)
+    ca_file = None if what == "not trusted" else str(authority.cert)
+    with no_collection(), Peer(silent, tls=context) as peer, making(ca_file) as client:
+        kept = []
+        for _ in range(3):
+            assert what in failure(client, api(peer.url, timeout=0.3)).detail
+            join_threads(SOON)
+            on_loop(lambda: None).result(SOON)
+            kept.append(sum(isinstance(known, (Request, Connection)) for known in gc.get_objects()))
+    assert kept == kept[:1] * 3
+
+
+def test_what_connections_share_is_not_changed_by_one_of_them(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL may be copying it for another one at that moment."""
+    protocols: list[str | None] = []
+
+    def treat(visit: Visit) -> None:
+        assert isinstance(visit.sock, ssl.SSLSocket)
+        protocols.append(visit.sock.selected_alpn_protocol())
+        after_request(head_of("Connection: close") + GOOD)(visit)
+
+    changed: list[ssl.SSLContext] = []
+    change = ssl.SSLContext.set_alpn_protocols
+
+    def noting(context: ssl.SSLContext, names: Any) -> None:
+        changed.append(context)
+        change(context, names)
+
+    context = tls_context(authority)
+    context.set_alpn_protocols(["http/1.1"])
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", noting)
+    with Peer(treat, tls=context) as peer, making(str(authority.cert)) as client:
+        assert [ask(client, peer.url) for _ in range(3)] == [Reading(40, 1, NOW)] * 3
+    assert protocols == ["http/1.1"] * 3
+    assert len(changed) == 1
+
+
 def closing_under_a_request(*first: bytes, reset: bool = False) -> Callable[[Visit], None]:
     """Answers one request, and closes the connection once the next one is there, after these bytes."""
 
@@ -631,18 +677,27 @@ def test_a_certificate_of_the_authority_that_is_configured_is_trusted(authority:
         assert ask(client, peer.url) == Reading(40, 1, NOW)
 
 
-def test_authorities_are_read_anew_when_their_file_has_changed(tmp_path: Path, authority: Authority) -> None:
+def test_authorities_are_read_anew_for_new_connections_when_their_file_has_changed(
+    tmp_path: Path, authority: Authority
+) -> None:
     another, trusted = Authority(tmp_path, "another"), tmp_path / "trusted.pem"
+
+    def trust(content: bytes) -> None:
+        trusted.write_bytes(content.ljust(2_000, b"\n"))  # the size tells nothing
+
     with (
         Peer(good, tls=tls_context(authority)) as old,
         Peer(good, tls=tls_context(another)) as new,
         making(str(trusted)) as client,
     ):
         assert failure(client, new.url).detail == "no such file or directory"
-        trusted.write_bytes(authority.cert.read_bytes())
+        trust(b"none")
+        for _ in range(2):
+            assert failure(client, old.url).detail == "TLS failed: NO_CERTIFICATE_OR_CRL_FOUND"
+        trust(authority.cert.read_bytes())
         assert ask(client, old.url) == Reading(40, 1, NOW)
         assert "not trusted" in failure(client, new.url).detail
-        trusted.write_bytes(another.cert.read_bytes())
+        trust(another.cert.read_bytes())
         assert ask(client, new.url) == Reading(40, 1, NOW)
         assert ask(client, old.url) == Reading(40, 1, NOW)  # on the connection that it has
 

@@ -26,6 +26,7 @@ from tests.support.peers import (
     Visit,
     after_request,
     dripping,
+    good,
     head_of,
     proxying,
     silent,
@@ -53,7 +54,7 @@ def timed_out(settings: Api, *, sent: bool = True, ca_file: str | None = None) -
         took = time.monotonic() - began
         assert error.reason is Reason.TIMEOUT
         assert error.detail == f"no {'complete answer' if sent else 'connection'} within {TIMEOUT} s"
-        assert TIMEOUT * 0.9 <= took < TIMEOUT + 2  # the machine may be busy
+        assert TIMEOUT * 0.9 <= took < TIMEOUT + 1  # the machine may be busy
         assert len(asking.sent) == sent
         join_threads(SOON)  # which may have noticed the time-out a moment later
         on_loop(lambda: None).result(SOON)  # which closes what they have left
@@ -124,6 +125,18 @@ def test_a_part_of_a_tls_record_that_comes_late_gives_no_more_time(tmp_path: Pat
         began = time.monotonic()
         assert Asking(client, settings).failure().reason is Reason.TIMEOUT
         assert time.monotonic() - began < 1.5 * timeout
+
+
+def test_authorities_on_a_disk_that_hangs_are_a_time_out(tmp_path: Path) -> None:
+    fifo = tmp_path / "authorities.pem"
+    os.mkfifo(fifo)
+    with Peer(good) as peer, making(str(fifo)) as client:
+        began = time.monotonic()
+        assert Asking(client, api("https://127.0.0.1:1", timeout=TIMEOUT)).failure().reason is Reason.TIMEOUT
+        assert time.monotonic() - began < TIMEOUT + 1
+        assert ask(client, peer.url) == Reading(40, 1, NOW)  # the loop goes on
+        fifo.write_bytes(b"")  # lets the thread go on
+        join_threads(SOON)
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])

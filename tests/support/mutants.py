@@ -42,7 +42,6 @@ TESTS: Final = {  # of each module
     "mobizon/response": ("mobizon/test_response.py",),
     "mobizon/call": ("mobizon/test_call.py",),
     "mobizon/greenlets": ("mobizon/test_greenlets.py",),
-    "mobizon/sender": ("mobizon/test_sender.py",),
     "config/registration": ("config/test_registration.py",),
     "config/registry": REGISTRY,
     "config/registry_file": REGISTRY,
