@@ -1,7 +1,6 @@
 """What the exporter has to show, measured on a process of its own against the simulated API."""
 
 import itertools
-import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import yaml
 from exporter import simulator as sim
 from exporter.simulator import DEMO_KEY, Scenario, Simulator, SimulatorThread
 from tests.support.certificates import Authority
+from tests.support.peers import tls_context
 from tests.support.processes import ExporterProcess, Samples, write_config
 
 
@@ -259,10 +259,8 @@ def test_a_hundred_tasks_need_less_than_60_mb(tmp_path: Path) -> None:
 def test_accounts_share_the_authorities_that_the_world_trusts(tmp_path: Path) -> None:
     """Which take 0.7 MB, and 20 ms to be read."""
     authority, accounts = Authority(tmp_path), 60
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(*authority.server().files)
     keys = [f"{at:040d}" for at in range(accounts)]
-    with SimulatorThread(Simulator(scenarios(1), keys=keys, limit="off", tls=tls)) as api:
+    with SimulatorThread(Simulator(scenarios(1), keys=keys, limit="off", tls=tls_context(authority))) as api:
         trusted = str(authority.beside_usual_ones())
         config = tmp_path / "config.yaml"
         apis = [{"url": api.url, "key": key, "ca_file": trusted} for key in keys]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import ssl
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class ConfigLoader:
         self._environ = environ
         self._read = read
         self._document = Document(str(path), read(path))
-        self._authorities: dict[Path, str] = {}
+        self._problem_of_authorities = cache(_problem_of_authorities)  # many accounts may have the same file
 
     def config(self) -> Config:
         """The configuration; raises ConfigError with everything that is wrong."""
@@ -93,24 +94,12 @@ class ConfigLoader:
         if not isinstance(entry.get("api"), dict):
             return Secret("")
         ca_file = entry["api"].get("ca_file")
-        problem = self._problem_of_authorities(ca_file) if isinstance(ca_file, str) else ""
-        if problem:
-            self._document.report((*where, "api", "ca_file"), problem)
+        if isinstance(ca_file, str) and (
+            problem := self._problem_of_authorities(self._path.parent / ca_file)
+        ):
+            start = f"(a relative path starts at {self._path.parent})"
+            self._document.report((*where, "api", "ca_file"), f"{problem} {start}")
         return self._key((*where, "api"), entry["api"])
-
-    def _problem_of_authorities(self, ca_file: str) -> str:
-        """What is wrong with a file of them, if anything; many accounts may have the same one."""
-        file = self._path.parent / ca_file
-        if file not in self._authorities:
-            problem = "" if file.is_file() else "no such file"
-            try:
-                if not problem:
-                    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-            except OSError:
-                problem = "cannot be read as PEM certificates"
-            start = f" (a relative path starts at {self._path.parent})"
-            self._authorities[file] = problem and problem + start
-        return self._authorities[file]
 
     def _key(self, where: ValuePath, api: dict[str, Any]) -> Secret:
         """The account's key: from the file, a file of its own or the environment."""
@@ -169,6 +158,17 @@ def _single_account(settings: ConfigFileSettings) -> AccountSettings:
     """A file without `accounts` as one with a single, nameless account."""
     assert settings.api is not None  # noqa: S101 - else an error was reported
     return AccountSettings("", settings.api, settings.tasks, settings.task_files)
+
+
+def _problem_of_authorities(file: Path) -> str:
+    """What is wrong with it, if anything."""
+    if not file.is_file():
+        return "no such file"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError:
+        return "cannot be read as PEM certificates"
+    return ""
 
 
 def _check_unique_ids(document: Document, where: ValuePath, tasks: Any) -> None:

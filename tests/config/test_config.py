@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import traceback
 from dataclasses import fields
 from pathlib import Path
@@ -187,6 +188,19 @@ class TestWhatIsValid:
         (only,) = load_config(folder / "config.yaml", {}, read).accounts
         (pattern,) = only.task_files
         assert pattern.endswith("/odd [[]name][*][?]/*.yaml")
+
+    def test_a_ca_file_of_many_accounts_is_read_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The usual authorities take 20 ms."""
+        read_files: list[Path] = []
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda _, file: read_files.append(file))
+        (tmp_path / "ca.pem").touch()
+        api = f"{{name: a%d, api: {{url: '{URL}', key: abc%d, ca_file: ca.pem}}}}"
+        listed = ", ".join(api % (at, at) for at in range(3))
+        (tmp_path / "config.yaml").write_text(f"accounts: [{listed}]\n")
+        assert len(load_config(tmp_path / "config.yaml", {}, read).accounts) == 3
+        assert read_files == [tmp_path / "ca.pem"]
 
     def test_a_ca_file_that_is_a_folder_is_none(self, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"

@@ -26,10 +26,7 @@ SEEDS = range(40)
 ROUND_TRIP = 0.08
 JITTERS = (0.005, 0.02, 0.08)  # seconds, at most
 JITTER = 0.02
-LATE = (
-    0.0005,
-    0.0025,
-)  # seconds, from and to, that a busy exporter sends after a request is due, about as measured
+LATE = (0.0005, 0.0025)  # seconds, from and to, from when a request is due until it leaves
 LEARNED = 300.0  # seconds after which the margin has found its size
 
 
